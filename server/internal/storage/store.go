@@ -9,7 +9,8 @@ import (
 //
 // All calls are safe for concurrent use and honor their context. Each write is
 // one transaction, durable when the call returns, and appends its Change in
-// the same transaction. Times are kept to the microsecond, in UTC.
+// the same transaction. Times are kept to the microsecond, in UTC. What a
+// write returns is what a later read gives.
 type Store interface {
 	Tenants
 	Users
@@ -23,10 +24,12 @@ type Store interface {
 	Revocations
 	Feed
 	Audit
-	// Ping answers nil if a write would work now, as far as can be told
-	// without leaving a trace.
+	// Ping answers nil if a write works now: it commits one, to a row that
+	// nothing else reads, because a full disk shows at the commit alone.
 	Ping(ctx context.Context) error
-	// Close ends all work and releases the backend.
+	// Close ends all work and releases the backend: calls in progress and
+	// later ones answer ErrUnavailable, watches end. Closing again is no
+	// error.
 	Close() error
 }
 
@@ -45,15 +48,17 @@ type Tenants interface {
 	GetTenant(ctx context.Context, id string) (Tenant, error)
 	ListTenants(ctx context.Context, p Page) ([]Tenant, error)
 	// UpdateTenant replaces the tenant with this id if its revision is still
-	// t.Revision, else ErrConflict. The name cannot change.
+	// t.Revision, else ErrConflict. ErrNotFound. The name cannot change:
+	// another one is ErrInvalid, as is another tenant in the interfaces below.
 	UpdateTenant(ctx context.Context, t Tenant) (Tenant, error)
 	// DeleteTenant removes the tenant with its users, agents, grants and join
 	// tokens, each with its Change. ErrConflict as in UpdateTenant; revision 0
-	// deletes whatever is there.
+	// deletes whatever is there. ErrNotFound.
 	DeleteTenant(ctx context.Context, id string, revision int64) error
 }
 
-// Users keeps users. The rules are those of Tenants, inside one tenant.
+// Users keeps users. The rules are those of Tenants, inside one tenant; an
+// unknown tenant is ErrNotFound.
 type Users interface {
 	CreateUser(ctx context.Context, u User) (User, error)
 	GetUser(ctx context.Context, id string) (User, error)
@@ -63,7 +68,7 @@ type Users interface {
 	DeleteUser(ctx context.Context, id string, revision int64) error
 }
 
-// Agents keeps agents. The rules are those of Tenants, inside one tenant.
+// Agents keeps agents. The rules are those of Users.
 type Agents interface {
 	CreateAgent(ctx context.Context, a Agent) (Agent, error)
 	GetAgent(ctx context.Context, id string) (Agent, error)
@@ -82,8 +87,8 @@ type Locations interface {
 	DeleteLocation(ctx context.Context, id string, revision int64) error
 }
 
-// Grants keeps grants. The rules are those of Tenants, inside one tenant; an
-// unknown tenant, user or location is ErrNotFound.
+// Grants keeps grants. The rules are those of Users; an unknown tenant, user
+// or location, and a user of another tenant, is ErrNotFound.
 type Grants interface {
 	CreateGrant(ctx context.Context, g Grant) (Grant, error)
 	GetGrant(ctx context.Context, id string) (Grant, error)
@@ -101,7 +106,8 @@ type Certificates interface {
 	// CertificatesOf lists an agent's certificates, latest end first.
 	CertificatesOf(ctx context.Context, agentID string) ([]Certificate, error)
 	// RevokeCertificate marks the serial revoked, recording it first if it is
-	// unknown. Revoking again keeps the first time and reason.
+	// unknown (it then needs an ID). A zero RevokedAt is now. Revoking again
+	// keeps the first time and reason.
 	RevokeCertificate(ctx context.Context, c Certificate) (Certificate, error)
 }
 
@@ -157,13 +163,14 @@ type Feed interface {
 	// Head is the sequence of the last committed change; 0 before any.
 	Head(ctx context.Context) (int64, error)
 	// Changes lists those after the sequence, oldest first, at most limit.
-	// If entries after the sequence have been trimmed it answers ErrNotFound:
-	// the caller must Load again.
+	// If entries after the sequence have been trimmed, or the sequence is
+	// beyond the head because the backend was restored from a backup, it
+	// answers ErrNotFound: the caller must Load again.
 	Changes(ctx context.Context, after int64, limit int) ([]Change, error)
 	// Watch returns a channel that gets a value soon after each commit,
 	// whichever replica made it. Values coalesce, and one may be lost with a
 	// connection: a reader also asks for Head from time to time. The channel
-	// closes when ctx ends.
+	// closes when ctx ends and when the store is closed.
 	Watch(ctx context.Context) (<-chan struct{}, error)
 }
 
@@ -175,8 +182,9 @@ type Audit interface {
 	// feed's head, which cannot move until the transaction has ended: what
 	// build decides from it is true at the moment of the commit. If build
 	// fails nothing is stored and its error is returned. build may be called
-	// again when a transaction has to be repeated. An empty batch stores
-	// nothing and is no error.
+	// again when a transaction has to be repeated; it must be quick and must
+	// not call the store. An empty batch stores nothing and is no error.
+	// ErrConflict: a record's place in its chain is taken, nothing is stored.
 	AppendAudit(ctx context.Context, build func(head int64) (AuditBatch, error)) error
 	// ListAudit gives records in the order of AuditCursor, after the cursor
 	// (nil: from the start), at most limit.
@@ -188,6 +196,6 @@ type Audit interface {
 	// ErrNotFound.
 	FindIssue(ctx context.Context, credentialID string) (AuditRecord, error)
 	// TrimAudit removes the writer's records below head.First and stores the
-	// head, in one transaction.
+	// head, in one transaction: trim a long front in steps.
 	TrimAudit(ctx context.Context, head AuditHead) error
 }

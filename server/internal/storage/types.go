@@ -18,6 +18,24 @@ const (
 	KindRevocation  Kind = "revocation"
 )
 
+// Limits of texts, in bytes. Longer ones are refused with ErrInvalid; whoever
+// stores what a stranger typed cuts it first.
+const (
+	// MaxKey bounds what is looked up by: ids, names, logins, serials.
+	MaxKey = 512
+	// MaxText bounds every other text and list.
+	MaxText = 64 << 10
+	// MaxSealed bounds a sealed key and its public half.
+	MaxSealed = 1 << 20
+)
+
+// The events of the audit trail that FindIssue looks for. The audit package
+// lists all events.
+const (
+	EventCredentialIssued  = "credential.issued"
+	EventCredentialRenewed = "credential.renewed"
+)
+
 // Meta is what every entity has. The caller makes ID (UUIDv7) before a create;
 // the backend sets the rest.
 type Meta struct {
