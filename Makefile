@@ -1,0 +1,104 @@
+# Stoker. `make help` lists the targets.
+
+SHELL := /bin/bash
+TOOLS := $(CURDIR)/.tools
+export PATH := $(TOOLS):$(PATH)
+
+BUF_VERSION := v1.75.0
+PROTOC_GEN_GO_VERSION := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+GRPCURL_VERSION := v1.9.4
+MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
+RESTIC_VERSION := v0.18.1
+
+# What buf breaking compares with.
+AGAINST ?= .git\#branch=main
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build stokerd, stokerctl and stoker-agent into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: build ## Show the whole product in under two minutes
+	./scripts/demo
+
+.PHONY: test
+test: ## Run all tests with the race detector
+	go test -race -timeout 30m ./...
+
+.PHONY: cover
+cover: ## Show the coverage of the packages that decide
+	go test -cover ./server/internal/lease ./server/internal/policy ./server/internal/authn
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (default 30s)
+	./scripts/fuzz $(or $(FUZZTIME),30s)
+
+.PHONY: lint
+lint: $(TOOLS)/buf $(TOOLS)/golangci-lint ## Check the style of Go and protos
+	buf lint
+	golangci-lint run
+
+.PHONY: check
+check: generate ## Check that generated code is fresh and that the API is compatible
+	@git diff --exit-code -- proto || { echo "generated code was stale; commit the above"; exit 1; }
+	@test -z "$$(git status --porcelain -- proto)" || { git status --short -- proto; echo "generated code was stale; commit the above"; exit 1; }
+	@if git cat-file -e '$(lastword $(subst =, ,$(AGAINST)))':proto 2>/dev/null; then \
+		buf breaking --against '$(AGAINST)'; \
+	else echo "buf breaking: nothing to compare with at $(AGAINST)"; exit 1; fi
+	go mod tidy -diff
+
+.PHONY: vuln
+vuln: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what is linked
+	govulncheck ./...
+
+.PHONY: generate
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Make the Go of the protos anew
+	buf generate
+
+.PHONY: fmt
+fmt: $(TOOLS)/buf ## Format Go and protos
+	gofmt -w client cmd internal proto server
+	buf format -w proto
+
+.PHONY: tools
+tools: $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc golangci-lint) ## Install the tools for building and checking into .tools
+
+.PHONY: partners
+partners: $(addprefix $(TOOLS)/,minio grpcurl restic) ## Install the programs that tests run against into .tools
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin dist .tools
+
+install = GOBIN=$(TOOLS) go install $(1)
+
+$(TOOLS)/buf:
+	$(call install,github.com/bufbuild/buf/cmd/buf@$(BUF_VERSION))
+$(TOOLS)/protoc-gen-go:
+	$(call install,google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION))
+$(TOOLS)/protoc-gen-go-grpc:
+	$(call install,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
+$(TOOLS)/golangci-lint:
+	$(call install,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION))
+$(TOOLS)/govulncheck:
+	$(call install,golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION))
+$(TOOLS)/grpcurl:
+	$(call install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
+$(TOOLS)/minio:
+	$(call install,github.com/minio/minio@$(MINIO_VERSION))
+# restic refuses go install, because its go.mod has replacements.
+$(TOOLS)/restic:
+	@mkdir -p $(TOOLS)
+	dir=$$(mktemp -d) && cd $$dir && go mod init scratch \
+		&& go get github.com/restic/restic@$(RESTIC_VERSION) \
+		&& go build -trimpath -o $(TOOLS)/restic github.com/restic/restic/cmd/restic \
+		&& rm -rf $$dir
