@@ -167,6 +167,8 @@ const (
 	// Permanent. The certificate request is malformed, weak or not signed by its
 	// key; make a new one.
 	ErrorReason_ERROR_REASON_CERTIFICATE_REQUEST_INVALID ErrorReason = 56
+	// Transient. The agent did not read what was sent to it; reconnect, and read.
+	ErrorReason_ERROR_REASON_STREAM_STALLED ErrorReason = 57
 )
 
 // Enum value maps for ErrorReason.
@@ -229,6 +231,7 @@ var (
 		54: "ERROR_REASON_JOIN_TOKEN_EXPIRED",
 		55: "ERROR_REASON_JOIN_TOKEN_USED",
 		56: "ERROR_REASON_CERTIFICATE_REQUEST_INVALID",
+		57: "ERROR_REASON_STREAM_STALLED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                  0,
@@ -288,6 +291,7 @@ var (
 		"ERROR_REASON_JOIN_TOKEN_EXPIRED":           54,
 		"ERROR_REASON_JOIN_TOKEN_USED":              55,
 		"ERROR_REASON_CERTIFICATE_REQUEST_INVALID":  56,
+		"ERROR_REASON_STREAM_STALLED":               57,
 	}
 )
 
@@ -322,7 +326,7 @@ var File_stoker_v1_errors_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xad\x0f\n" +
+	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xce\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -381,7 +385,8 @@ const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_JOIN_TOKEN_INVALID\x105\x12#\n" +
 	"\x1fERROR_REASON_JOIN_TOKEN_EXPIRED\x106\x12 \n" +
 	"\x1cERROR_REASON_JOIN_TOKEN_USED\x107\x12,\n" +
-	"(ERROR_REASON_CERTIFICATE_REQUEST_INVALID\x108B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
+	"(ERROR_REASON_CERTIFICATE_REQUEST_INVALID\x108\x12\x1f\n" +
+	"\x1bERROR_REASON_STREAM_STALLED\x109B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
 	file_stoker_v1_errors_proto_rawDescOnce sync.Once

@@ -68,6 +68,7 @@ var byReason = map[reason.Reason]codes.Code{
 	reason.TooManyMessages:   codes.ResourceExhausted,
 	reason.SubscribeFirst:    codes.InvalidArgument,
 	reason.ReportTooFrequent: codes.ResourceExhausted,
+	reason.StreamStalled:     codes.Aborted,
 
 	reason.JoinTokenInvalid: codes.PermissionDenied,
 	reason.JoinTokenExpired: codes.PermissionDenied,

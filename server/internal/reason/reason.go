@@ -73,6 +73,7 @@ const (
 	TooManyMessages   Reason = "TOO_MANY_MESSAGES"
 	SubscribeFirst    Reason = "SUBSCRIBE_FIRST"
 	ReportTooFrequent Reason = "REPORT_TOO_FREQUENT"
+	StreamStalled     Reason = "STREAM_STALLED"
 	// Enrollment.
 	JoinTokenInvalid Reason = "JOIN_TOKEN_INVALID"
 	JoinTokenExpired Reason = "JOIN_TOKEN_EXPIRED"

@@ -61,6 +61,7 @@ var Table = []Row{
 	{TooManyMessages, true, "The stream sent more messages than allowed; slow down."},
 	{SubscribeFirst, false, "The first message of a stream must be a subscription; send one."},
 	{ReportTooFrequent, true, "Refused credentials are replaced at a limited rate; wait as told."},
+	{StreamStalled, true, "The agent did not read what was sent to it; reconnect, and read."},
 
 	{JoinTokenInvalid, false, "The join token is not one of this broker's; ask for a new one."},
 	{JoinTokenExpired, false, "The join token has expired; ask for a new one."},
