@@ -36,8 +36,9 @@ type Grant struct {
 	Login string `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
 	// The location's name.
 	Location string `protobuf:"bytes,4,opt,name=location,proto3" json:"location,omitempty"`
-	// Ends in "/"; at most 512 characters, without "*", "?", "$" and control
-	// characters, and without "." and ".." as a part.
+	// Ends in "/"; at most 200 bytes, Latin-1 without control characters and
+	// without * ? $ [ ] { } \, no empty part and none of "." and "..". It may not
+	// lie inside another tenant's prefix in the same bucket, nor around it.
 	Prefix string `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	Access Access `protobuf:"varint,6,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
 	// With ACCESS_ACTIONS: S3 actions such as "s3:GetObject", without wildcards.
