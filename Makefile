@@ -99,6 +99,6 @@ $(TOOLS)/minio:
 $(TOOLS)/restic:
 	@mkdir -p $(TOOLS)
 	dir=$$(mktemp -d) && cd $$dir && go mod init scratch \
-		&& go get github.com/restic/restic@$(RESTIC_VERSION) \
+		&& go get github.com/restic/restic/cmd/restic@$(RESTIC_VERSION) \
 		&& go build -trimpath -o $(TOOLS)/restic github.com/restic/restic/cmd/restic \
 		&& rm -rf $$dir
