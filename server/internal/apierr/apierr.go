@@ -119,3 +119,13 @@ func fromReason(ctx context.Context, e *reason.Error) *status.Status {
 	}
 	return st
 }
+
+// Reason gives the reason in a status, or "".
+func Reason(st *status.Status) reason.Reason {
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == Domain {
+			return reason.Reason(info.GetReason())
+		}
+	}
+	return ""
+}

@@ -89,6 +89,8 @@ func TestStatusOfAReason(t *testing.T) {
 		t.Errorf("retry %v", retry)
 	case request.GetRequestId() != "req-1":
 		t.Errorf("request %v", request)
+	case apierr.Reason(st) != reason.STSThrottled, apierr.Reason(status.New(codes.Internal, "x")) != "":
+		t.Errorf("reason %q", apierr.Reason(st))
 	case strings.Contains(st.Proto().String(), "10.1.2.3"):
 		t.Error("the private cause reached the caller")
 	}
