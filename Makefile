@@ -11,6 +11,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION := v1.9.0
 GRPCURL_VERSION := v1.9.4
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
+MC_VERSION := v0.0.0-20250313080218-cf909e1063a9
 RESTIC_VERSION := v0.18.1
 
 # What buf breaking compares with.
@@ -73,7 +74,7 @@ fmt: $(TOOLS)/buf ## Format Go and protos
 tools: $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc golangci-lint) ## Install the tools for building and checking into .tools
 
 .PHONY: partners
-partners: $(addprefix $(TOOLS)/,minio grpcurl restic) ## Install the programs that tests run against into .tools
+partners: $(addprefix $(TOOLS)/,minio mc grpcurl restic) ## Install the programs that tests run against into .tools
 
 .PHONY: clean
 clean: ## Remove what was built
@@ -95,6 +96,8 @@ $(TOOLS)/grpcurl:
 	$(call install,github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION))
 $(TOOLS)/minio:
 	$(call install,github.com/minio/minio@$(MINIO_VERSION))
+$(TOOLS)/mc:
+	$(call install,github.com/minio/mc@$(MC_VERSION))
 # restic refuses go install, because its go.mod has replacements.
 $(TOOLS)/restic:
 	@mkdir -p $(TOOLS)
