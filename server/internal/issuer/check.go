@@ -62,7 +62,7 @@ func (s *STS) Check(ctx context.Context) ([]Finding, error) {
 	identity, err := s.client.GetCallerIdentity(limited, &sts.GetCallerIdentityInput{}, signedWith(own))
 	switch {
 	case err == nil:
-		c.caller(own, aws.ToString(identity.Arn))
+		c.caller(aws.ToString(identity.Arn))
 		skew, _ := awsmiddleware.GetAttemptSkew(identity.ResultMetadata)
 		c.clocks(skew)
 	case ctx.Err() != nil:
@@ -106,7 +106,7 @@ func (c *check) method(own aws.Credentials) {
 }
 
 // caller reports what the identity behind the keys means for the method.
-func (c *check) caller(own aws.Credentials, identity string) {
+func (c *check) caller(identity string) {
 	parsed, err := arn.Parse(identity)
 	if err != nil {
 		c.note("STS names the caller %s, which is not an AWS identity: what the keys may do shows at the first issue",
@@ -165,7 +165,7 @@ func (c *check) unanswered(own aws.Credentials, failure *Error) {
 		c.refused(own, failure)
 		return
 	}
-	c.warn("STS gives no answer now, and the broker goes on trying: %s", failure)
+	c.warn("the keys could not be checked, and the broker goes on trying: %s", failure)
 	if c.account.Method == AssumeRole && temporary(own) && c.account.MaxLifetime > ChainedLifetime {
 		c.warn("the key %s is temporary: if it is a role's, STS refuses lifetimes over %s, and the longest here is %s",
 			own.AccessKeyID, ChainedLifetime, c.account.MaxLifetime)

@@ -157,9 +157,9 @@ func (s *STS) forgetKeys(code string) {
 // call makes the request by the account's method, signed with these keys.
 func (s *STS) call(ctx context.Context, own aws.Credentials, r Request) (answer, error) {
 	seconds := aws.Int32(int32(r.Duration / time.Second))
-	tags := make([]types.Tag, len(r.Tags))
-	for i, t := range r.Tags {
-		tags[i] = types.Tag{Key: aws.String(t.Key), Value: aws.String(t.Value)}
+	var tags []types.Tag
+	for _, t := range r.Tags {
+		tags = append(tags, types.Tag{Key: aws.String(t.Key), Value: aws.String(t.Value)})
 	}
 	if s.account.Method == FederationToken {
 		out, err := s.client.GetFederationToken(ctx, &sts.GetFederationTokenInput{
