@@ -169,6 +169,9 @@ const (
 	ErrorReason_ERROR_REASON_CERTIFICATE_REQUEST_INVALID ErrorReason = 56
 	// Transient. The agent did not read what was sent to it; reconnect, and read.
 	ErrorReason_ERROR_REASON_STREAM_STALLED ErrorReason = 57
+	// Permanent. The broker has no certificate authority of its own; get the
+	// certificate from the provider's PKI.
+	ErrorReason_ERROR_REASON_NO_AUTHORITY ErrorReason = 58
 )
 
 // Enum value maps for ErrorReason.
@@ -232,6 +235,7 @@ var (
 		55: "ERROR_REASON_JOIN_TOKEN_USED",
 		56: "ERROR_REASON_CERTIFICATE_REQUEST_INVALID",
 		57: "ERROR_REASON_STREAM_STALLED",
+		58: "ERROR_REASON_NO_AUTHORITY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                  0,
@@ -292,6 +296,7 @@ var (
 		"ERROR_REASON_JOIN_TOKEN_USED":              55,
 		"ERROR_REASON_CERTIFICATE_REQUEST_INVALID":  56,
 		"ERROR_REASON_STREAM_STALLED":               57,
+		"ERROR_REASON_NO_AUTHORITY":                 58,
 	}
 )
 
@@ -326,7 +331,7 @@ var File_stoker_v1_errors_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xce\x0f\n" +
+	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xed\x0f\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -386,7 +391,8 @@ const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_JOIN_TOKEN_EXPIRED\x106\x12 \n" +
 	"\x1cERROR_REASON_JOIN_TOKEN_USED\x107\x12,\n" +
 	"(ERROR_REASON_CERTIFICATE_REQUEST_INVALID\x108\x12\x1f\n" +
-	"\x1bERROR_REASON_STREAM_STALLED\x109B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
+	"\x1bERROR_REASON_STREAM_STALLED\x109\x12\x1d\n" +
+	"\x19ERROR_REASON_NO_AUTHORITY\x10:B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
 	file_stoker_v1_errors_proto_rawDescOnce sync.Once

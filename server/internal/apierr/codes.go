@@ -74,6 +74,7 @@ var byReason = map[reason.Reason]codes.Code{
 	reason.JoinTokenExpired: codes.PermissionDenied,
 	reason.JoinTokenUsed:    codes.PermissionDenied,
 	reason.RequestUnsigned:  codes.InvalidArgument,
+	reason.NoAuthority:      codes.FailedPrecondition,
 }
 
 // Code gives a reason's status code, Internal for one that is not listed.

@@ -79,6 +79,7 @@ const (
 	JoinTokenExpired Reason = "JOIN_TOKEN_EXPIRED"
 	JoinTokenUsed    Reason = "JOIN_TOKEN_USED"
 	RequestUnsigned  Reason = "CERTIFICATE_REQUEST_INVALID"
+	NoAuthority      Reason = "NO_AUTHORITY"
 )
 
 // Row says what a reason means to whoever receives it.

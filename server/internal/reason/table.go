@@ -67,6 +67,7 @@ var Table = []Row{
 	{JoinTokenExpired, false, "The join token has expired; ask for a new one."},
 	{JoinTokenUsed, false, "The join token was used before; ask for a new one, and find out by whom."},
 	{RequestUnsigned, false, "The certificate request is malformed, weak or not signed by its key; make a new one."},
+	{NoAuthority, false, "The broker has no certificate authority of its own; get the certificate from the provider's PKI."},
 }
 
 var byReason = func() map[Reason]Row {
