@@ -25,6 +25,9 @@ const (
 	// backdate is how far before its signing a certificate's life begins, so
 	// that a machine whose clock is behind accepts it at once.
 	backdate = 5 * time.Minute
+	// maxCommonName is the longest common name that RFC 5280 allows, in
+	// characters.
+	maxCommonName = 64
 )
 
 // Authority signs the certificates of one trust domain: agents', services',
@@ -173,7 +176,12 @@ func PinOf(cert *x509.Certificate) string {
 // given one and nothing from the request. life is at least a second; the
 // certificate ends earlier where the authority's own does.
 func (a *Authority) SignAgent(key crypto.PublicKey, tenant, agent string, life time.Duration) (*x509.Certificate, error) {
-	return a.signClient(key, Identity{TrustDomain: a.trustDomain, Kind: Agent, Tenant: tenant, Agent: agent}, tenant+"/"+agent, life)
+	commonName := tenant + "/" + agent
+	if len(commonName) > maxCommonName {
+		// It is for people alone; the URI SAN says who it is.
+		commonName = agent
+	}
+	return a.signClient(key, Identity{TrustDomain: a.trustDomain, Kind: Agent, Tenant: tenant, Agent: agent}, commonName, life)
 }
 
 // SignService signs a service's certificate, as SignAgent does an agent's.

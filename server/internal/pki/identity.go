@@ -29,8 +29,7 @@ const (
 const maxIdentity = 2048
 
 // Identity is the party that a certificate names, as read from its SPIFFE ID.
-// An agent has Tenant and Agent, a service or operator has Name; all are
-// slugs.
+// An agent has Tenant and Agent, a service or operator has Name.
 type Identity struct {
 	TrustDomain   string
 	Kind          Kind
@@ -38,10 +37,21 @@ type Identity struct {
 	Name          string
 }
 
-// ValidSlug says whether s can name a tenant, agent, service or operator:
-// [a-z0-9][a-z0-9-]{0,30}.
-func ValidSlug(s string) bool {
-	if len(s) == 0 || len(s) > 31 || s[0] == '-' {
+// The longest names, in bytes.
+const (
+	maxTenant = 31
+	maxName   = 63
+)
+
+// ValidTenant says whether s can name a tenant: [a-z0-9][a-z0-9-]{0,30}.
+func ValidTenant(s string) bool { return validName(s, maxTenant) }
+
+// ValidName says whether s can name an agent, service or operator:
+// [a-z0-9][a-z0-9-]{0,62}.
+func ValidName(s string) bool { return validName(s, maxName) }
+
+func validName(s string, most int) bool {
+	if len(s) == 0 || len(s) > most || s[0] == '-' {
 		return false
 	}
 	for i := range len(s) {
@@ -50,6 +60,14 @@ func ValidSlug(s string) bool {
 		}
 	}
 	return true
+}
+
+// longest is the limit of the name that follows a segment.
+func longest(segment string) int {
+	if segment == "tenant" {
+		return maxTenant
+	}
+	return maxName
 }
 
 // ID gives the identity's SPIFFE ID. It refuses names that ParseIdentity would
@@ -69,9 +87,9 @@ func (i Identity) ID() (spiffeid.ID, error) {
 		return spiffeid.ID{}, fmt.Errorf("%q is no kind of identity", i.Kind)
 	}
 	for n := 1; n < len(segments); n += 2 {
-		if !ValidSlug(segments[n]) {
-			return spiffeid.ID{}, fmt.Errorf("%q is no valid %s name: use lower-case letters, digits and dashes, at most 31",
-				segments[n], segments[n-1])
+		if most := longest(segments[n-1]); !validName(segments[n], most) {
+			return spiffeid.ID{}, fmt.Errorf("%.70q is no valid %s name: use lower-case letters, digits and dashes, at most %d",
+				segments[n], segments[n-1], most)
 		}
 	}
 	return spiffeid.FromSegments(td, segments...)
@@ -100,7 +118,7 @@ func ParseIdentity(text string) (Identity, error) {
 		return Identity{}, errors.New("the SPIFFE ID names no agent, service or operator")
 	}
 	for n := 1; n < len(segments); n += 2 {
-		if !ValidSlug(segments[n]) {
+		if !validName(segments[n], longest(segments[n-1])) {
 			return Identity{}, fmt.Errorf("the SPIFFE ID has a malformed %s name", segments[n-1])
 		}
 	}

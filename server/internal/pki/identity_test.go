@@ -50,15 +50,24 @@ func TestIdentityRefused(t *testing.T) {
 	}
 }
 
-func TestValidSlug(t *testing.T) {
+func TestValidNames(t *testing.T) {
 	for s, want := range map[string]bool{
 		"a": true, "0": true, "a-b": true, "a-": true, strings.Repeat("a", 31): true,
 		"": false, "-a": false, "A": false, "a.b": false, "a_b": false, "ä": false, "a/b": false, "a b": false, "a\x00": false,
-		strings.Repeat("a", 32): false,
+		strings.Repeat("a", 64): false,
 	} {
-		if got := pki.ValidSlug(s); got != want {
-			t.Errorf("ValidSlug(%q) = %v", s, got)
+		if got := pki.ValidTenant(s); got != want {
+			t.Errorf("ValidTenant(%q) = %v", s, got)
 		}
+		if got := pki.ValidName(s); got != want {
+			t.Errorf("ValidName(%q) = %v", s, got)
+		}
+	}
+	if long := strings.Repeat("a", 32); pki.ValidTenant(long) || !pki.ValidName(long) {
+		t.Error("a tenant has at most 31 characters, others 63")
+	}
+	if !pki.ValidName(strings.Repeat("a", 63)) {
+		t.Error("63 characters are refused")
 	}
 }
 
@@ -93,7 +102,8 @@ var badIDs = []string{
 	"spiffe://backup.example/tenant/acme/agent/-a",
 	"spiffe://backup.example/tenant/acme/agent/a_b",
 	"spiffe://backup.example/tenant/acme/agent/a.b",
-	"spiffe://backup.example/tenant/acme/agent/" + strings.Repeat("a", 32),
+	"spiffe://backup.example/tenant/" + strings.Repeat("a", 32) + "/agent/a",
+	"spiffe://backup.example/tenant/acme/agent/" + strings.Repeat("a", 64),
 	"spiffe://backup.example/service",
 	"spiffe://backup.example/service/",
 	"spiffe://backup.example/service/a/b",
