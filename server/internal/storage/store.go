@@ -184,7 +184,10 @@ type Audit interface {
 	// fails nothing is stored and its error is returned. build may be called
 	// again when a transaction has to be repeated; it must be quick and must
 	// not call the store. An empty batch stores nothing and is no error.
-	// ErrConflict: a record's place in its chain is taken, nothing is stored.
+	// The records are one writer's, in sequence, and the head is their end,
+	// else ErrInvalid. ErrConflict: the batch does not follow the writer's
+	// stored head, which has moved on or was trimmed (another First): read it
+	// again.
 	AppendAudit(ctx context.Context, build func(head int64) (AuditBatch, error)) error
 	// ListAudit gives records in the order of AuditCursor, after the cursor
 	// (nil: from the start), at most limit.
@@ -196,6 +199,8 @@ type Audit interface {
 	// ErrNotFound.
 	FindIssue(ctx context.Context, credentialID string) (AuditRecord, error)
 	// TrimAudit removes the writer's records below head.First and stores the
-	// head, in one transaction: trim a long front in steps.
+	// head, in one transaction: trim a long front in steps. ErrNotFound: there
+	// is no such writer. ErrConflict: the stored head has another Sequence,
+	// because the writer went on, or a higher First: read it again.
 	TrimAudit(ctx context.Context, head AuditHead) error
 }

@@ -1,0 +1,259 @@
+package storagetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stokerd/stoker/server/internal/storage"
+)
+
+var enrollmentCases = map[string]func(*testing.T, Opener){
+	"RecordCertificate":      one(testRecordCertificate),
+	"CertificatesOf":         one(testCertificatesOf),
+	"RevokeCertificate":      one(testRevokeCertificate),
+	"RevokeForeign":          one(testRevokeForeignCertificate),
+	"CertificatesOutlive":    one(testCertificatesOutliveTheirAgent),
+	"JoinTokens":             one(testJoinTokens),
+	"JoinTokenRace":          one(testJoinTokenRace),
+	"SweepJoinTokens":        one(testSweepJoinTokens),
+	"EndSession":             one(testEndSession),
+	"SweepSessions":          one(testSweepSessions),
+	"TimesAreKeptToTheMicro": one(testTimesAreKeptToTheMicrosecond),
+}
+
+func certificate(t *testing.T, serial string) storage.Certificate {
+	return storage.Certificate{
+		Meta: newMeta(t), Serial: serial, Thumbprint: "5f" + serial, Subject: "spiffe://example.com/tenant/t/agent/a",
+		AgentID: "agent", NotBefore: moment(0), NotAfter: moment(60),
+	}
+}
+
+func testRecordCertificate(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	given := certificate(t, "01ab")
+	var stored storage.Certificate
+	told(t, s, func() { stored = must[storage.Certificate](t)(s.RecordCertificate(ctx, given)) },
+		storage.Change{Kind: storage.KindCertificate, ID: given.ID})
+	want := given
+	want.Meta = stored.Meta
+	want.NotBefore, want.NotAfter = kept(given.NotBefore), kept(given.NotAfter)
+	same(t, "stored", stored, want)
+	same(t, "read", must[storage.Certificate](t)(s.GetCertificate(ctx, given.ID)), stored)
+	told(t, s, func() {
+		_, err := s.RecordCertificate(ctx, certificate(t, "01ab"))
+		wantError(t, err, storage.ErrExists)
+		_, err = s.RecordCertificate(ctx, certificate(t, ""))
+		wantError(t, err, storage.ErrInvalid)
+		_, err = s.GetCertificate(ctx, newID(t))
+		wantError(t, err, storage.ErrNotFound)
+	})
+}
+
+func testCertificatesOf(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	for serial, end := range map[string]int{"a": 10, "b": 30, "c": 20} {
+		c := certificate(t, serial)
+		c.NotAfter = moment(end)
+		must[storage.Certificate](t)(s.RecordCertificate(ctx, c))
+	}
+	without := certificate(t, "d")
+	without.NotAfter = time.Time{}
+	must[storage.Certificate](t)(s.RecordCertificate(ctx, without))
+	service := certificate(t, "e")
+	service.AgentID = ""
+	must[storage.Certificate](t)(s.RecordCertificate(ctx, service))
+	var serials []string
+	for _, c := range must[[]storage.Certificate](t)(s.CertificatesOf(ctx, "agent")) {
+		serials = append(serials, c.Serial)
+	}
+	same(t, "latest end first", serials, []string{"b", "c", "a", "d"})
+	for _, agent := range []string{"", "other"} {
+		if found := must[[]storage.Certificate](t)(s.CertificatesOf(ctx, agent)); len(found) != 0 {
+			t.Errorf("certificates of %q: %v", agent, found)
+		}
+	}
+}
+
+func testRevokeCertificate(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	stored := must[storage.Certificate](t)(s.RecordCertificate(ctx, certificate(t, "aa")))
+	revocation := storage.Certificate{Serial: "aa", RevokedAt: moment(5), RevocationReason: "stolen"}
+	var revoked storage.Certificate
+	told(t, s, func() { revoked = must[storage.Certificate](t)(s.RevokeCertificate(ctx, revocation)) },
+		storage.Change{Kind: storage.KindCertificate, ID: stored.ID})
+	want := stored
+	want.Revision, want.UpdatedAt = 2, revoked.UpdatedAt
+	want.RevokedAt, want.RevocationReason = kept(moment(5)), "stolen"
+	same(t, "revoked", revoked, want)
+
+	told(t, s, func() { // again: nothing changes
+		again := must[storage.Certificate](t)(s.RevokeCertificate(ctx, storage.Certificate{
+			Meta: newMeta(t), Serial: "aa", RevokedAt: moment(9), RevocationReason: "again"}))
+		same(t, "revoked again", again, revoked)
+	})
+	same(t, "read", must[storage.Certificate](t)(s.GetCertificate(ctx, stored.ID)), revoked)
+
+	unrevoked := must[storage.Certificate](t)(s.RecordCertificate(ctx, certificate(t, "bb")))
+	now := time.Now().Add(-time.Second)
+	got := must[storage.Certificate](t)(s.RevokeCertificate(ctx, storage.Certificate{Serial: unrevoked.Serial}))
+	if got.RevokedAt.Before(now) || got.RevokedAt.After(time.Now()) {
+		t.Errorf("revoked without a time at %v, want now", got.RevokedAt)
+	}
+
+	race(4, func(i int) error {
+		return result(s.RevokeCertificate(ctx, storage.Certificate{
+			Meta: storage.Meta{ID: "raced"}, Serial: "cc", RevokedAt: moment(i), RevocationReason: "race"}))
+	})
+	if raced := must[storage.Certificate](t)(s.GetCertificate(ctx, "raced")); raced.Revision != 1 {
+		t.Errorf("revision %d after four revocations at once", raced.Revision)
+	}
+}
+
+func testRevokeForeignCertificate(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	foreign := storage.Certificate{Meta: newMeta(t), Serial: "ff", RevokedAt: moment(1), RevocationReason: "lost"}
+	var revoked storage.Certificate
+	told(t, s, func() { revoked = must[storage.Certificate](t)(s.RevokeCertificate(ctx, foreign)) },
+		storage.Change{Kind: storage.KindCertificate, ID: foreign.ID})
+	want := foreign
+	want.Meta, want.RevokedAt = revoked.Meta, kept(moment(1))
+	same(t, "revoked", revoked, want)
+	same(t, "read", must[storage.Certificate](t)(s.GetCertificate(ctx, foreign.ID)), revoked)
+	_, err := s.RecordCertificate(ctx, certificate(t, "ff"))
+	wantError(t, err, storage.ErrExists)
+	for _, c := range []storage.Certificate{{Serial: "without-id"}, {Meta: newMeta(t)}} {
+		_, err := s.RevokeCertificate(ctx, c)
+		wantError(t, err, storage.ErrInvalid)
+	}
+}
+
+func testCertificatesOutliveTheirAgent(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	tenant := addTenant(t, s, "t")
+	agent := addAgent(t, s, tenant.ID, "a")
+	c := certificate(t, "aa")
+	c.AgentID = agent.ID
+	must[storage.Certificate](t)(s.RecordCertificate(ctx, c))
+	must[storage.Certificate](t)(s.RevokeCertificate(ctx, storage.Certificate{Serial: "aa"}))
+	noError(t, s.DeleteTenant(ctx, tenant.ID, 0))
+	if found := must[storage.Certificate](t)(s.GetCertificate(ctx, c.ID)); found.RevokedAt.IsZero() {
+		t.Error("the certificate is no longer revoked")
+	}
+}
+
+func token(tenantID, id string, minutes int) storage.JoinToken {
+	return storage.JoinToken{ID: id, Hash: []byte{0, 1, 0xff, '\''}, TenantID: tenantID, AgentName: "laptop",
+		CreatedBy: "spiffe://example.com/operator/o", CreatedAt: moment(0), Expires: moment(minutes)}
+}
+
+func testJoinTokens(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	tenant := addTenant(t, s, "t")
+	given := token(tenant.ID, "token", 10)
+	told(t, s, func() { noError(t, s.CreateJoinToken(ctx, given)) })
+	want := given
+	want.CreatedAt, want.Expires = kept(given.CreatedAt), kept(given.Expires)
+	same(t, "read", must[storage.JoinToken](t)(s.GetJoinToken(ctx, "token")), want)
+
+	wantError(t, s.CreateJoinToken(ctx, given), storage.ErrExists)
+	wantError(t, s.CreateJoinToken(ctx, token(newID(t), "other", 10)), storage.ErrNotFound)
+	wantError(t, s.CreateJoinToken(ctx, token(tenant.ID, "", 10)), storage.ErrInvalid)
+	withoutEnd := token(tenant.ID, "endless", 10)
+	withoutEnd.Expires = time.Time{}
+	wantError(t, s.CreateJoinToken(ctx, withoutEnd), storage.ErrInvalid)
+	_, err := s.GetJoinToken(ctx, "other")
+	wantError(t, err, storage.ErrNotFound)
+
+	wantError(t, s.UseJoinToken(ctx, "token", time.Time{}), storage.ErrInvalid)
+	noError(t, s.UseJoinToken(ctx, "token", moment(5)))
+	want.UsedAt = kept(moment(5))
+	same(t, "used", must[storage.JoinToken](t)(s.GetJoinToken(ctx, "token")), want)
+	wantError(t, s.UseJoinToken(ctx, "token", moment(6)), storage.ErrConflict)
+	same(t, "used again", must[storage.JoinToken](t)(s.GetJoinToken(ctx, "token")), want)
+	wantError(t, s.UseJoinToken(ctx, "other", moment(5)), storage.ErrNotFound)
+}
+
+func testJoinTokenRace(t *testing.T, s storage.Store) {
+	tenant := addTenant(t, s, "t")
+	for _, id := range []string{"a", "b", "c"} {
+		noError(t, s.CreateJoinToken(t.Context(), token(tenant.ID, id, 10)))
+		errs := race(8, func(i int) error { return s.UseJoinToken(t.Context(), id, moment(i)) })
+		oneWinner(t, errs, storage.ErrConflict)
+	}
+}
+
+func testSweepJoinTokens(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	tenant := addTenant(t, s, "t")
+	for id, minutes := range map[string]int{"early": 1, "at": 2, "late": 3} {
+		noError(t, s.CreateJoinToken(ctx, token(tenant.ID, id, minutes)))
+	}
+	told(t, s, func() {
+		if n := must[int64](t)(s.SweepJoinTokens(ctx, moment(2))); n != 1 {
+			t.Errorf("%d swept, want 1", n)
+		}
+	})
+	_, err := s.GetJoinToken(ctx, "early")
+	wantError(t, err, storage.ErrNotFound)
+	must[storage.JoinToken](t)(s.GetJoinToken(ctx, "at"))
+	must[storage.JoinToken](t)(s.GetJoinToken(ctx, "late"))
+}
+
+func testEndSession(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	ended := storage.EndedSession{ID: "jti", Expires: moment(10)}
+	told(t, s, func() { noError(t, s.EndSession(ctx, ended)) }, storage.Change{Kind: storage.KindSession, ID: "jti"})
+	told(t, s, func() { noError(t, s.EndSession(ctx, storage.EndedSession{ID: "jti", Expires: moment(20)})) })
+	same(t, "read", must[storage.EndedSession](t)(s.GetEndedSession(ctx, "jti")),
+		storage.EndedSession{ID: "jti", Expires: kept(moment(10))})
+	_, err := s.GetEndedSession(ctx, "other")
+	wantError(t, err, storage.ErrNotFound)
+	wantError(t, s.EndSession(ctx, storage.EndedSession{ID: "endless"}), storage.ErrInvalid)
+	wantError(t, s.EndSession(ctx, storage.EndedSession{Expires: moment(10)}), storage.ErrInvalid)
+	for _, err := range race(8, func(int) error {
+		return s.EndSession(ctx, storage.EndedSession{ID: "raced", Expires: moment(1)})
+	}) {
+		noError(t, err)
+	}
+}
+
+func testSweepSessions(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	for id, minutes := range map[string]int{"earlier": 0, "early": 1, "at": 2, "late": 3} {
+		noError(t, s.EndSession(ctx, storage.EndedSession{ID: id, Expires: moment(minutes)}))
+	}
+	told(t, s, func() {
+		if n := must[int64](t)(s.SweepSessions(ctx, moment(2))); n != 2 {
+			t.Errorf("%d swept, want 2", n)
+		}
+		if n := must[int64](t)(s.SweepSessions(ctx, moment(2))); n != 0 {
+			t.Errorf("%d swept again", n)
+		}
+	})
+	_, err := s.GetEndedSession(ctx, "early")
+	wantError(t, err, storage.ErrNotFound)
+	must[storage.EndedSession](t)(s.GetEndedSession(ctx, "at"))
+	must[storage.EndedSession](t)(s.GetEndedSession(ctx, "late"))
+}
+
+func testTimesAreKeptToTheMicrosecond(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	for id, at := range map[string]time.Time{
+		"nano":       moment(0),
+		"rounded":    time.Date(2026, 1, 1, 0, 0, 0, 999_999_999, time.UTC),
+		"before":     time.Date(1969, 12, 31, 23, 59, 59, 999_999_999, time.UTC),
+		"epoch":      time.Unix(0, 0),
+		"year one":   time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC),
+		"year 9999":  time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("west", -11*3600)),
+		"monotonic":  time.Now(),
+		"leap day":   time.Date(2028, 2, 29, 12, 0, 0, 1000, time.UTC),
+		"one micros": time.Unix(0, 1000),
+	} {
+		noError(t, s.EndSession(ctx, storage.EndedSession{ID: id, Expires: at}))
+		got := must[storage.EndedSession](t)(s.GetEndedSession(ctx, id)).Expires
+		want := kept(at)
+		if !got.Equal(want) || got.Location() != time.UTC {
+			t.Errorf("%s: %v is kept as %v", id, at, got)
+		}
+	}
+}
