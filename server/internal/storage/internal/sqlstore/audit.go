@@ -79,15 +79,14 @@ func (s *Store) ListAudit(ctx context.Context, f storage.AuditFilter, after *sto
 		if err := checkLimit(limit); err != nil {
 			return err
 		}
-		c := filterAudit(f, after)
-		found, err = auditRecords.list(ctx, q, auditRecords.selection()+c.where()+
-			" ORDER BY recorded_at, writer, sequence LIMIT "+strconv.Itoa(limit), c.args...)
+		query, args := auditQuery(f, after, limit)
+		found, err = auditRecords.list(ctx, q, query, args...)
 		return err
 	})
 	return found, err
 }
 
-func filterAudit(f storage.AuditFilter, after *storage.AuditCursor) *conditions {
+func auditQuery(f storage.AuditFilter, after *storage.AuditCursor, limit int) (string, []any) {
 	c := &conditions{}
 	if !f.After.IsZero() {
 		c.add("recorded_at >= ?", f.After.UnixMicro())
@@ -113,7 +112,8 @@ func filterAudit(f storage.AuditFilter, after *storage.AuditCursor) *conditions 
 	if after != nil {
 		c.add("(recorded_at, writer, sequence) > (?, ?, ?)", after.Time.UnixMicro(), after.Writer, after.Sequence)
 	}
-	return c
+	return auditRecords.selection() + c.where() +
+		" ORDER BY recorded_at, writer, sequence LIMIT " + strconv.Itoa(limit), c.args
 }
 
 // AuditChain implements storage.Audit.
@@ -141,12 +141,15 @@ func (s *Store) AuditHeads(ctx context.Context) (found []storage.AuditHead, err 
 // FindIssue implements storage.Audit.
 func (s *Store) FindIssue(ctx context.Context, credentialID string) (found storage.AuditRecord, err error) {
 	err = s.read(ctx, "find issue", func(ctx context.Context, q querier) error {
-		found, err = auditRecords.get(ctx, q, "WHERE credential_id = $1 AND event IN ($2, $3) ORDER BY recorded_at LIMIT 1",
-			credentialID, storage.EventCredentialIssued, storage.EventCredentialRenewed)
+		found, err = auditRecords.get(ctx, q, issueOf, credentialID,
+			storage.EventCredentialIssued, storage.EventCredentialRenewed)
 		return err
 	})
 	return found, err
 }
+
+// issueOf finds few records, by the index of credentials.
+const issueOf = "WHERE credential_id = $1 AND event IN ($2, $3) ORDER BY recorded_at LIMIT 1"
 
 // TrimAudit implements storage.Audit.
 func (s *Store) TrimAudit(ctx context.Context, v storage.AuditHead) error {

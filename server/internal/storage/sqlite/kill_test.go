@@ -1,0 +1,133 @@
+package sqlite
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/stokerd/stoker/server/internal/storage"
+)
+
+// childPath is set in the environment of a test binary that is to write to
+// the database there until it is killed.
+const childPath = "STOKER_TEST_SQLITE_CHILD"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childPath); path != "" {
+		fmt.Fprintln(os.Stderr, writeUntilKilled(path))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// writeUntilKilled appends records and ends sessions, and says on standard
+// output how far it has come each time the store has acknowledged both.
+func writeUntilKilled(path string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	next := int64(1)
+	heads, err := s.AuditHeads(ctx)
+	if err != nil {
+		return err
+	}
+	if len(heads) > 0 {
+		next = heads[0].Sequence + 1
+	}
+	for ; ; next += 3 {
+		batch := issues("w", next, 3)
+		err := s.AppendAudit(ctx, func(int64) (storage.AuditBatch, error) { return batch, nil })
+		if err != nil {
+			return err
+		}
+		err = s.EndSession(ctx, storage.EndedSession{ID: fmt.Sprint(next), Expires: time.Now()})
+		if err != nil {
+			return err
+		}
+		fmt.Println(next)
+	}
+}
+
+// What was acknowledged to a process that was then killed is there.
+func TestKilledInTheMiddle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stoker.db")
+	acknowledged := int64(0)
+	for round := range 6 {
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), childPath+"="+path)
+		child.Stderr = os.Stderr
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for range 5 + 13*round { // killed at another place each time
+			if !lines.Scan() {
+				t.Fatalf("the child ended by itself: %v", lines.Err())
+			}
+			if acknowledged, err = strconv.ParseInt(lines.Text(), 10, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for lines.Scan() { // said before the kill, read after it
+			if acknowledged, err = strconv.ParseInt(lines.Text(), 10, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := child.Wait(); err == nil {
+			t.Fatal("the child was not killed")
+		}
+		checkAcknowledged(t, path, acknowledged)
+	}
+}
+
+func checkAcknowledged(t *testing.T, path string, last int64) {
+	t.Helper()
+	s := mustOpen(t, path)
+	defer mustClose(t, s)
+	records, err := s.AuditChain(t.Context(), "w", 1, 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int64(len(records)) < last+2 {
+		t.Errorf("%d records, %d were acknowledged", len(records), last+2)
+	}
+	for i, r := range records {
+		if r.Sequence != int64(i+1) {
+			t.Fatalf("record %d stands at %d", r.Sequence, i+1)
+		}
+	}
+	heads, err := s.AuditHeads(t.Context())
+	if err != nil || len(heads) != 1 || heads[0].Sequence != int64(len(records)) {
+		t.Errorf("heads %v (%v) do not fit %d records", heads, err, len(records))
+	}
+	changes, err := s.Changes(t.Context(), 0, 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for next, i := int64(1), 0; next <= last; next, i = next+3, i+1 {
+		if i >= len(changes) || changes[i].Sequence != int64(i+1) {
+			t.Fatalf("change %d is missing", i+1)
+		}
+		if _, err := s.GetEndedSession(t.Context(), fmt.Sprint(next)); err != nil {
+			t.Errorf("session %d: %v", next, err)
+		}
+	}
+}
