@@ -3,6 +3,7 @@ package issuer
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net/http"
 	"net/netip"
@@ -52,7 +53,7 @@ const (
 
 var (
 	regionPattern     = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
-	externalIDPattern = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,1224}$`)
+	externalIDPattern = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]+$`)
 )
 
 // Account is how to reach one STS. It comes from configuration.
@@ -94,12 +95,21 @@ type Account struct {
 	// Credentials are the broker's own keys. Nil means those of Profile or of
 	// the SDK's default chain. With Credentials set, neither the environment
 	// nor the shared configuration is read.
-	Credentials aws.CredentialsProvider
+	Credentials aws.CredentialsProvider `json:"-"`
 	// HTTPClient carries the issuing calls. Nil means one of the package's own,
 	// with time limits on every step and without redirects. The size of an
 	// answer is bounded in either case.
-	HTTPClient *http.Client
+	HTTPClient *http.Client `json:"-"`
 }
+
+// Format gives the account's name, method and region for every verb: a
+// provider of fixed keys would print them.
+func (a Account) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "account %q (%s in %s)", a.Name, a.Method, a.Region)
+}
+
+// LogValue gives what Format does.
+func (a Account) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(a)) }
 
 // Validate says everything that is wrong with the account, one error a
 // problem, joined. Defaults count as filled in.
@@ -139,7 +149,7 @@ func (a Account) validateMethod(report func(field, format string, args ...any)) 
 		if problem := roleProblem(a.RoleARN, a.Endpoint != ""); problem != "" {
 			report("role ARN", "%s", problem)
 		}
-		if a.ExternalID != "" && !externalIDPattern.MatchString(a.ExternalID) {
+		if n := len(a.ExternalID); n != 0 && (n < 2 || n > 1224 || !externalIDPattern.MatchString(a.ExternalID)) {
 			report("external id", "must be 2 to 1224 characters of letters, digits and _+=,.@:/-")
 		}
 	case FederationToken:

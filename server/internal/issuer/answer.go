@@ -35,8 +35,8 @@ type answer struct {
 	packed      int
 }
 
-// packedSize prefers the older field: STS marks it as replaced by the session
-// token's utilization, and others send only the one or the other.
+// packedSize prefers the older field. AWS has deprecated it in favor of the
+// session token's utilization; other STSs send the one, the other or neither.
 func packedSize(packed, utilization *int32) int {
 	if packed != nil {
 		return int(*packed)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -40,7 +42,7 @@ const (
 	// CodeTimeout: no answer within the account's Timeout or the caller's
 	// deadline.
 	CodeTimeout = "Timeout"
-	// CodeUnreachable: no connection, or it broke before an answer began.
+	// CodeUnreachable: no connection, or it broke before the answer was whole.
 	CodeUnreachable = "Unreachable"
 	// CodeGarbled: the answer cannot be what STS meant to say. Nothing of it
 	// is used.
@@ -138,11 +140,14 @@ func (s *STS) classify(caller context.Context, operation string, err error, hide
 	switch {
 	case isAnswer && api.ErrorCode() != "UnknownError":
 		e.fromAnswer(api, hide)
-		e.Kind = kindOf(err, api.ErrorCode(), e.HTTPStatus)
+		e.Kind = kindOf(err, api, e.HTTPStatus)
 	case e.endedByContext(caller, err, s.account.Timeout):
 	case e.HTTPStatus == http.StatusTooManyRequests:
 		e.Kind, e.Code = Throttled, "TooManyRequests"
 		e.Message = "the answer is no STS error, but its status asks for fewer calls"
+	case e.HTTPStatus != 0 && brokeOff(err):
+		e.Kind, e.Code = Transient, CodeUnreachable
+		e.Message = "the connection broke before the answer was whole"
 	case e.HTTPStatus != 0:
 		e.Kind, e.Code = Transient, CodeGarbled
 		e.Message = "the answer is not in the Query protocol's form: something other than an STS may be answering"
@@ -151,6 +156,13 @@ func (s *STS) classify(caller context.Context, operation string, err error, hide
 		e.Message = hide.line(transportText(err), maxMessage)
 	}
 	return e
+}
+
+// brokeOff says whether reading the answer failed, as opposed to making sense
+// of it.
+func brokeOff(err error) bool {
+	_, network := errors.AsType[*net.OpError](err)
+	return network || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // transportText is the part of an error that names address and cause, without
@@ -196,14 +208,15 @@ func isTimeout(err error) bool {
 
 // kindOf sorts an error answer. A status of 500 and over outweighs the code,
 // because servers in trouble name all sorts of causes.
-func kindOf(err error, code string, status int) Kind {
+func kindOf(err error, api smithy.APIError, status int) Kind {
+	code := api.ErrorCode()
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	switch kind, known := kinds[code]; {
 	case throttled, code == "SlowDown", code == "TooManyRequests", status == http.StatusTooManyRequests:
 		return Throttled
 	case status >= 500:
 		return Transient
-	case clockSkewed(err):
+	case clockSkewed(err), minioStarting(api):
 		return Transient
 	case known:
 		return kind
@@ -219,6 +232,12 @@ func clockSkewed(err error) bool {
 	retryable := retry.RetryableError{}.IsErrorRetryable(err)
 	api, ok := errors.AsType[smithy.APIError](err)
 	return ok && api.ErrorCode() == "SignatureDoesNotMatch" && retryable == aws.TrueTernary
+}
+
+// minioStarting says whether the answer is MinIO's while it still loads its
+// users. It has no code or status of its own for that.
+func minioStarting(api smithy.APIError) bool {
+	return api.ErrorCode() == "InvalidParameterValue" && strings.Contains(api.ErrorMessage(), "not initialized, please try again")
 }
 
 // maxRetryAfter bounds what an answer may ask for: a lease must not sleep

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -94,6 +95,12 @@ func (a Account) client(cfg aws.Config, transport boundedClient) *sts.Client {
 	})
 }
 
+// Format gives the account, as Account.Format does.
+func (s *STS) Format(f fmt.State, verb rune) { s.account.Format(f, verb) }
+
+// LogValue gives what Format does.
+func (s *STS) LogValue() slog.Value { return s.account.LogValue() }
+
 // Account gives the account with its defaults filled in.
 func (s *STS) Account() Account { return s.account }
 
@@ -156,7 +163,7 @@ func (s *STS) forgetKeys(code string) {
 
 // call makes the request by the account's method, signed with these keys.
 func (s *STS) call(ctx context.Context, own aws.Credentials, r Request) (answer, error) {
-	seconds := aws.Int32(int32(r.Duration / time.Second))
+	seconds := aws.Int32(int32(r.Duration / time.Second)) //nolint:gosec // at most 36 hours, by the account's limits
 	var tags []types.Tag
 	for _, t := range r.Tags {
 		tags = append(tags, types.Tag{Key: aws.String(t.Key), Value: aws.String(t.Value)})
@@ -171,7 +178,7 @@ func (s *STS) call(ctx context.Context, own aws.Credentials, r Request) (answer,
 		if err != nil {
 			return answer{}, err
 		}
-		return answer{out.Credentials, packedSize(out.PackedPolicySize, out.SessionTokenUtilization)}, nil
+		return answer{out.Credentials, packedSize(out.PackedPolicySize, out.SessionTokenUtilization)}, nil //nolint:staticcheck // see packedSize
 	}
 	in := &sts.AssumeRoleInput{
 		RoleArn:         aws.String(s.account.RoleARN),
@@ -187,7 +194,7 @@ func (s *STS) call(ctx context.Context, own aws.Credentials, r Request) (answer,
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{out.Credentials, packedSize(out.PackedPolicySize, out.SessionTokenUtilization)}, nil
+	return answer{out.Credentials, packedSize(out.PackedPolicySize, out.SessionTokenUtilization)}, nil //nolint:staticcheck // see packedSize
 }
 
 func signedWith(own aws.Credentials) func(*sts.Options) {

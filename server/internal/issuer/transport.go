@@ -1,8 +1,10 @@
 package issuer
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +16,8 @@ const maxAnswer = 1 << 20
 
 var errTooLong = errors.New("the answer is longer than any that STS gives")
 
-// boundedClient ends the reading of an answer at maxAnswer, whoever sends it.
+// boundedClient sends requests from memory, and ends the reading of an answer
+// at maxAnswer, whoever sends it.
 type boundedClient struct{ inner *http.Client }
 
 // newHTTPClient wraps the account's client, or makes one.
@@ -48,12 +51,37 @@ func newTransport() *http.Transport {
 
 // Do sends the request and bounds the answer.
 func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
-	answer, err := c.inner.Do(r)
+	r, err := inMemory(r)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.inner.Do(r) //nolint:gosec // the endpoint is the operator's
 	if err != nil {
 		return answer, err
 	}
 	answer.Body = &boundedBody{answer.Body, maxAnswer}
 	return answer, nil
+}
+
+// inMemory gives the request a body of plain bytes. The SDK closes its own as
+// soon as an answer begins, and if net/http looks for more of it just then, the
+// WriteTo of the closed body gives io.EOF as a failure, for which net/http
+// closes the connection under the answer. Bytes also let net/http use another
+// connection when an idle one turns out to be closed before anything was
+// written to it, which is no second call.
+func inMemory(r *http.Request) (*http.Request, error) {
+	if r.Body == nil {
+		return r, nil
+	}
+	content, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read the request: %w", err)
+	}
+	again := r.WithContext(r.Context())
+	again.ContentLength = int64(len(content))
+	again.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }
+	again.Body = io.NopCloser(bytes.NewReader(content))
+	return again, nil
 }
 
 // boundedBody fails instead of ending, so that a cut answer is never read as a

@@ -3,6 +3,8 @@ package devsts
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
@@ -23,7 +25,7 @@ func FuzzAuthorization(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		a, err := parseAuthorization(header)
 		if err != nil {
-			if _, ok := err.(*apiError); !ok {
+			if _, ok := errors.AsType[*apiError](err); !ok {
 				t.Fatalf("no API error: %v", err)
 			}
 			return
@@ -111,7 +113,7 @@ func FuzzHandler(f *testing.F) {
 		if err != nil {
 			t.Skip()
 		}
-		r := httptest.NewRequest("POST", "/", strings.NewReader(body))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Method, r.URL = method, u
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("Authorization", authorization)

@@ -2,6 +2,7 @@ package devsts
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func TestHandlerAlone(t *testing.T) {
 	}
 	defer s.Close()
 	w := httptest.NewRecorder()
-	s.ServeHTTP(w, httptest.NewRequest("POST", "/", nil))
+	s.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/", nil))
 	if w.Code != 403 || !strings.Contains(w.Body.String(), "<Code>MissingAuthenticationToken</Code>") {
 		t.Errorf("got %d: %s", w.Code, w.Body)
 	}

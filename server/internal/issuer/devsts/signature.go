@@ -95,7 +95,7 @@ func (a authorization) resign(r *http.Request, secretKey string, body []byte) (s
 	keys := aws.Credentials{AccessKeyID: a.accessKeyID, SecretAccessKey: secretKey}
 	digest := sha256.Sum256(body)
 	payload := hex.EncodeToString(digest[:])
-	headers, signature := "", ""
+	var headers, signature string
 	if a.expires > 0 {
 		signed, _, err := v4.NewSigner().PresignHTTP(r.Context(), keys, again, payload, a.scope.service, a.scope.region, a.signedAt,
 			func(o *v4.SignerOptions) { o.DisableHeaderHoisting = true })
