@@ -113,9 +113,9 @@ func (f *fake) check(b storage.AuditBatch) error {
 		if r.Writer != b.Head.Writer || r.Sequence != first+int64(i) {
 			return fmt.Errorf("%w: no piece of a chain", storage.ErrInvalid)
 		}
-		if f.find(r.Writer, r.Sequence) >= 0 {
-			return storage.ErrConflict
-		}
+	}
+	if f.find(b.Head.Writer, first) >= 0 {
+		return storage.ErrConflict
 	}
 	if stored, ok := f.heads[b.Head.Writer]; ok && (stored.Sequence != first-1 || stored.First != b.Head.First) {
 		return storage.ErrConflict
@@ -162,11 +162,15 @@ func (f *fake) query(ctx context.Context, order func(a, b storage.AuditRecord) i
 	var found []storage.AuditRecord
 	for _, r := range f.records {
 		if want(r) {
-			found = append(found, copied(r))
+			found = append(found, r)
 		}
 	}
 	slices.SortStableFunc(found, order)
-	return found[:min(limit, len(found))], nil
+	found = found[:min(limit, len(found))]
+	for i := range found {
+		found[i] = copied(found[i])
+	}
+	return found, nil
 }
 
 func (f *fake) AuditHeads(ctx context.Context) ([]storage.AuditHead, error) {

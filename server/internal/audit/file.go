@@ -19,7 +19,7 @@ const maxTail = 2 << 20
 // synced: the trail is what is durable, and a File that is opened again goes
 // on after its last whole line.
 type File struct {
-	path     string
+	path     string // empty: standard output
 	writer   string
 	sequence int64
 
@@ -40,6 +40,11 @@ func OpenFile(path string) (*File, error) {
 	}
 	return f, nil
 }
+
+// Stdout is the sink that writes to standard output, which it does not close.
+// It may be a pipe, a socket or a file that others write to as well, so nothing
+// is known of what it holds: records of an earlier process are not caught up.
+func Stdout() *File { return &File{file: os.Stdout} }
 
 func openAppending(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
@@ -97,6 +102,9 @@ func (f *File) Write(b []byte) (int, error) {
 
 // follow opens the path again if it names another file than the open one.
 func (f *File) follow() error {
+	if f.path == "" {
+		return nil
+	}
 	there, err := os.Stat(f.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -123,5 +131,8 @@ func (f *File) follow() error {
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.path == "" {
+		return nil
+	}
 	return f.file.Close()
 }
