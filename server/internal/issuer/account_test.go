@@ -122,7 +122,9 @@ func (p fixed) Retrieve(context.Context) (aws.Credentials, error) { return p.Val
 
 // TestAccountDoesNotPrintKeys in any way that a log would use.
 func TestAccountDoesNotPrintKeys(t *testing.T) {
-	a := valid(func(a *Account) { a.Credentials = fixed{aws.Credentials{AccessKeyID: "AKIAX", SecretAccessKey: ownSecret}} })
+	a := valid(func(a *Account) {
+		a.Credentials = fixed{aws.Credentials{AccessKeyID: "AKIAX", SecretAccessKey: ownSecret}}
+	})
 	s := open(t, a)
 	encoded, err := json.Marshal(a)
 	if err != nil {
