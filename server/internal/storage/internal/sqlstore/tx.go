@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
 
@@ -105,8 +106,9 @@ func (s *Store) attempt(ctx context.Context, m mode, f func(*tx) error) (moved b
 	if err := t.appendChanges(); err != nil {
 		return false, err
 	}
-	// A context that ended by now has done so before the commit: no doubt.
-	if err := ctx.Err(); err != nil {
+	// A context or store that ended by now has done so before the commit: no
+	// doubt. Close is looked at as well because it reaches ctx a little later.
+	if err := errors.Join(ctx.Err(), s.closing.Err()); err != nil {
 		return false, err
 	}
 	committing = true
