@@ -1,0 +1,280 @@
+package admintest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/stokerd/stoker/server/internal/adminapi"
+	"github.com/stokerd/stoker/server/internal/apierr"
+	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/directory"
+	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/reason"
+	"github.com/stokerd/stoker/server/internal/secret"
+	"github.com/stokerd/stoker/server/internal/storage"
+	"github.com/stokerd/stoker/server/internal/storage/sqlite"
+)
+
+// TrustDomain is that of every certificate.
+const TrustDomain = "backup.example"
+
+// The operators, one a role. Stranger has a certificate and no role.
+const (
+	Admin    = "ann"
+	Operator = "otto"
+	Viewer   = "vera"
+	Stranger = "sam"
+)
+
+// Options change what a broker is made of. The zero value is a whole one.
+type Options struct {
+	// Configure changes the configuration of the services before they are
+	// made, to inject faults.
+	Configure func(*adminapi.Config)
+	// Share has the broker use another's storage, keys and authority: it is
+	// that broker's replica.
+	Share *Broker
+}
+
+// Broker is a running set of services.
+type Broker struct {
+	// Address is where it listens, on loopback.
+	Address   string
+	Authority *pki.Authority
+	Store     *sqlite.Store
+	Directory *directory.Directory
+	Trail     *audit.Trail
+	Passwords *authn.Passwords
+
+	auditKey, pageKey secret.String
+}
+
+// key draws 32 random bytes.
+func key(t testing.TB) secret.String {
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		t.Fatal(err)
+	}
+	return secret.New(string(raw))
+}
+
+// Start runs a broker until the test ends.
+func Start(t testing.TB, o Options) *Broker {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	b := o.Share
+	if b == nil {
+		b = fresh(t, log)
+	} else {
+		shared := *b
+		b = &shared
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var err error
+	if b.Trail, err = audit.Open(ctx, b.Store, b.auditKey, audit.Options{Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	if b.Directory, err = directory.Open(ctx, b.Store, log); err != nil {
+		t.Fatal(err)
+	}
+	followed := make(chan error, 1)
+	go func() { followed <- b.Directory.Run(ctx) }()
+	stop := b.serve(t, o, log)
+	t.Cleanup(func() {
+		stop()
+		if err := b.Trail.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-followed; err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func fresh(t testing.TB, log *slog.Logger) *Broker {
+	b := &Broker{auditKey: key(t), pageKey: key(t)}
+	var err error
+	if b.Authority, err = pki.NewAuthority(TrustDomain, nil); err != nil {
+		t.Fatal(err)
+	}
+	// As cheap as they may be: nobody guesses here.
+	if b.Passwords, err = authn.NewPasswords(authn.PasswordsConfig{Memory: 8 << 10, Passes: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if b.Store, err = sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "stoker.db"), log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// serve starts the listener and gives what ends it.
+func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) {
+	config := adminapi.Config{
+		Store: b.Store, Directory: b.Directory, Trail: b.Trail, Verify: b.Trail.Verify, Passwords: b.Passwords,
+		Authority: b.Authority, Streams: func() []adminapi.Stream { return nil }, PageKey: b.pageKey, Log: log,
+		Accounts: map[string]adminapi.AccountLimits{
+			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
+			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
+		},
+	}
+	if o.Configure != nil {
+		o.Configure(&config)
+	}
+	api, err := adminapi.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, err := authn.New(authn.Config{
+		TrustDomain: TrustDomain, Directory: b.Directory, Users: b.Store, Sessions: b.Store, Trail: b.Trail,
+		Passwords: b.Passwords, Tokens: new(authn.Tokens), // no operator has a session
+		Operators: map[string]authn.Role{Admin: authn.RoleAdmin, Operator: authn.RoleOperator, Viewer: authn.RoleViewer},
+		Log:       log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(b.serverTLS(t))), grpc.UnaryInterceptor(b.admit(who)))
+	api.Register(server)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	b.Address = listener.Addr().String()
+	return func() {
+		server.Stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (b *Broker) roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(b.Authority.Certificate())
+	return roots
+}
+
+func (b *Broker) serverTLS(t testing.TB) *tls.Config {
+	k, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := b.Authority.SignServer(k.Public(), nil, []net.IP{net.IPv4(127, 0, 0, 1)}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: k}},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: b.roots(),
+	}
+}
+
+// admit does what the broker's interceptors do: request id, authentication,
+// errors.
+func (b *Broker) admit(who *authn.Authenticator) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		ctx = apierr.WithRequestID(ctx, "request-"+rand.Text())
+		answer, err := func() (any, error) {
+			from, ok := peer.FromContext(ctx)
+			if !ok {
+				return nil, reason.New(reason.CertificateRequired, "the connection has no peer")
+			}
+			state := from.AuthInfo.(credentials.TLSInfo).State
+			caller, err := authn.Identify(TrustDomain, state.VerifiedChains[0][0])
+			if err != nil {
+				return nil, err
+			}
+			caller.Address = from.Addr.String()
+			principal, err := who.Authenticate(ctx, caller, info.FullMethod, metadata.ValueFromIncomingContext(ctx, "authorization"))
+			if err != nil {
+				return nil, err
+			}
+			return next(authn.WithPrincipal(ctx, principal), request)
+		}()
+		return answer, apierr.Error(ctx, err)
+	}
+}
+
+// Files writes the authority's certificate and an operator's certificate with
+// its key, and gives their paths.
+func (b *Broker) Files(t testing.TB, operator string) (ca, cert, key string) {
+	t.Helper()
+	k, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := b.Authority.SignOperator(k.Public(), operator, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyPEM, err := pki.EncodeKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("ca.pem", b.Authority.CertificatePEM()), write(operator+".pem", pki.EncodeCertificates(signed)),
+		write(operator+".key", []byte(keyPEM.Reveal()))
+}
+
+// Dial connects as an operator until the test ends.
+func (b *Broker) Dial(t testing.TB, operator string) *grpc.ClientConn {
+	t.Helper()
+	_, cert, key := b.Files(t, operator)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(b.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: b.roots(),
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
+
+// Records gives the whole audit trail.
+func (b *Broker) Records(t testing.TB) []storage.AuditRecord {
+	t.Helper()
+	records, err := b.Store.ListAudit(context.Background(), storage.AuditFilter{}, nil, 10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
