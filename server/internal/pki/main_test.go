@@ -20,6 +20,9 @@ const domain = "backup.example"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// pass lets time pass in a test's bubble (testing/synctest).
+func pass(d time.Duration) { <-time.After(d) }
+
 // must fails the test on err and gives v.
 func must[T any](t testing.TB) func(v T, err error) T {
 	return func(v T, err error) T {

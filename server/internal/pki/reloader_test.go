@@ -423,7 +423,7 @@ func TestIssuedServerCertificateIsRenewed(t *testing.T) {
 		go func() { stopped <- r.Run(ctx) }()
 		first := r.Status()[0]
 		for day := range 30 {
-			time.Sleep(24 * time.Hour)
+			pass(24 * time.Hour)
 			synctest.Wait()
 			if s := r.Status()[0]; s.Err != nil || time.Until(s.Expires) < 48*time.Hour {
 				t.Fatalf("on day %d: %+v", day, s)
@@ -541,7 +541,7 @@ func TestStatusTellsOfAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t)
 		r := must[*pki.Reloader](t)(pki.NewReloader(pki.ReloaderConfig{Authority: a, Names: []string{"x"}}))
-		time.Sleep(8 * 24 * time.Hour) // Run is not running
+		pass(8 * 24 * time.Hour) // Run is not running
 		if status := r.Status()[0]; status.Err == nil || !strings.Contains(status.Err.Error(), "past its end") {
 			t.Errorf("%+v", status)
 		}
