@@ -87,9 +87,8 @@ var table = map[string]map[string]Rule{
 		"RenewCertificate": byCertificate,
 	},
 	"stoker.v1.DelegationService": {
-		"IssueCredentials":        byServices,
-		"StreamIssuedCredentials": byServices,
-		"IntrospectSession":       byServices,
+		"IssueCredentials":  byServices,
+		"IntrospectSession": byServices,
 	},
 	"stoker.v1.TenantService": {
 		"CreateTenant": byAdmins,
@@ -130,10 +129,8 @@ var table = map[string]map[string]Rule{
 	},
 	"stoker.v1.FleetService": {
 		"ListStreams":     byViewers,
-		"WatchEvents":     byViewers,
 		"Revoke":          byOperators,
 		"ListRevocations": byViewers,
-		"LiftRevocation":  byAdmins,
 	},
 	"stoker.v1.AuditService": {
 		"ListRecords": byViewers,

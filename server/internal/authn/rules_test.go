@@ -24,9 +24,8 @@ var expected = map[string]string{
 	"/stoker.v1.EnrollmentService/Enroll":           "",
 	"/stoker.v1.EnrollmentService/RenewCertificate": "apt",
 
-	"/stoker.v1.DelegationService/IssueCredentials":        "s",
-	"/stoker.v1.DelegationService/StreamIssuedCredentials": "s",
-	"/stoker.v1.DelegationService/IntrospectSession":       "s",
+	"/stoker.v1.DelegationService/IssueCredentials":  "s",
+	"/stoker.v1.DelegationService/IntrospectSession": "s",
 
 	"/stoker.v1.TenantService/CreateTenant": "x",
 	"/stoker.v1.TenantService/GetTenant":    "vox",
@@ -61,10 +60,8 @@ var expected = map[string]string{
 	"/stoker.v1.GrantService/DeleteGrant": "x",
 
 	"/stoker.v1.FleetService/ListStreams":     "vox",
-	"/stoker.v1.FleetService/WatchEvents":     "vox",
 	"/stoker.v1.FleetService/Revoke":          "ox",
 	"/stoker.v1.FleetService/ListRevocations": "vox",
-	"/stoker.v1.FleetService/LiftRevocation":  "x",
 
 	"/stoker.v1.AuditService/ListRecords": "vox",
 	"/stoker.v1.AuditService/WhoIs":       "vox",
