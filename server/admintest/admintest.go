@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"log/slog"
 	"net"
 	"os"
@@ -60,6 +61,7 @@ type Broker struct {
 	Trail     *audit.Trail
 	Passwords *authn.Passwords
 
+	tokens            *authn.Tokens
 	auditKey, pageKey secret.String
 }
 
@@ -114,7 +116,7 @@ func fresh(t testing.TB, log *slog.Logger) *Broker {
 		t.Fatal(err)
 	}
 	// As cheap as they may be: nobody guesses here.
-	if b.Passwords, err = authn.NewPasswords(authn.PasswordsConfig{Memory: 8 << 10, Passes: 1}); err != nil {
+	if b.Passwords, err = authn.NewPasswords(authn.PasswordsConfig{Memory: 64, Passes: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if b.Store, err = sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "stoker.db"), log); err != nil {
@@ -125,6 +127,17 @@ func fresh(t testing.TB, log *slog.Logger) *Broker {
 			t.Error(err)
 		}
 	})
+	sealer, err := pki.NewSealer(secret.New(base64.StdEncoding.EncodeToString([]byte(key(t).Reveal()))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring, err := authn.OpenKeyring(context.Background(), authn.KeyringConfig{Keys: b.Store, Sealer: sealer, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.tokens, err = authn.NewTokens(TrustDomain, keyring); err != nil {
+		t.Fatal(err)
+	}
 	return b
 }
 
@@ -147,7 +160,7 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	}
 	who, err := authn.New(authn.Config{
 		TrustDomain: TrustDomain, Directory: b.Directory, Users: b.Store, Sessions: b.Store, Trail: b.Trail,
-		Passwords: b.Passwords, Tokens: new(authn.Tokens), // no operator has a session
+		Passwords: b.Passwords, Tokens: b.tokens,
 		Operators: map[string]authn.Role{Admin: authn.RoleAdmin, Operator: authn.RoleOperator, Viewer: authn.RoleViewer},
 		Log:       log,
 	})

@@ -1,10 +1,14 @@
 package adminapi_test
 
 import (
+	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/policy"
 	"github.com/stokerd/stoker/server/internal/secret"
 )
@@ -32,6 +36,36 @@ func (c clients) noSecrets(t *testing.T, secrets ...string) {
 			t.Errorf("secret %d is empty: the test looks for nothing", i)
 		} else if strings.Contains(trail, s) {
 			t.Errorf("secret %d is in the trail", i)
+		}
+	}
+}
+
+// newRequest makes a certificate request.
+func newRequest(t *testing.T) []byte {
+	t.Helper()
+	key, err := pki.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// waitFor waits for what another goroutine is about to do.
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatal("it did not happen")
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -74,7 +75,8 @@ func (p pager) place(l list, token string) (string, error) {
 		return "", nil
 	}
 	refused := invalid("page_token", "is not one that this list gave out; repeat the call without it, or with the fields it was given for")
-	if len(token) > maxToken {
+	// The decoder passes over line breaks, and so would take two texts for one.
+	if len(token) > maxToken || strings.ContainsAny(token, "\r\n") {
 		return "", refused
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)
