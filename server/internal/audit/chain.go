@@ -28,16 +28,18 @@ type chain struct {
 	checkpoint *storage.AuditRecord
 }
 
-// newChain is the chain of a new writer, which notes where the others stand.
-func newChain(heads []storage.AuditHead, seals sealer) (chain, error) {
+// newChain is the chain of a new writer, which notes where the others stand,
+// and which chain is before it in the second sink.
+func newChain(heads []storage.AuditHead, seals sealer, sinkAfter string) (chain, error) {
 	writer, err := uuid.NewV7()
 	if err != nil {
 		return chain{}, fmt.Errorf("make a writer id: %w", err)
 	}
-	return chain{
-		head:       storage.AuditHead{Writer: writer.String(), First: 1},
-		checkpoint: checkpointOf(writer.String(), heads, seals),
-	}, nil
+	first := checkpointOf(writer.String(), heads, seals)
+	if sinkAfter != "" {
+		first.Detail[sinkKey] = sinkAfter
+	}
+	return chain{head: storage.AuditHead{Writer: writer.String(), First: 1}, checkpoint: &first}, nil
 }
 
 // draft is what a commit would store, and how the chain would stand then.
@@ -107,6 +109,9 @@ const (
 	// linkPrefix begins the details of a checkpoint that hold its links: the
 	// other writer follows, and the value is its sequence and hash.
 	linkPrefix = "head."
+	// sinkKey is the detail of a chain's first record that names the chain
+	// before it in the second sink.
+	sinkKey = "sink_after"
 	// maxLinks is how many of the newest other chains a checkpoint notes:
 	// more than replicas that start at once and cannot see each other.
 	maxLinks = 16
@@ -114,17 +119,20 @@ const (
 
 // checkpointOf notes where the newest chains besides the writer's own stand.
 // Heads that are not sealed say nothing.
-func checkpointOf(writer string, heads []storage.AuditHead, seals sealer) *storage.AuditRecord {
-	heads = slices.DeleteFunc(slices.Clone(heads), func(h storage.AuditHead) bool {
+func checkpointOf(writer string, heads []storage.AuditHead, seals sealer) storage.AuditRecord {
+	heads = slices.DeleteFunc(byWriter(heads), func(h storage.AuditHead) bool {
 		return h.Writer == writer || !seals.sealed(h)
 	})
-	slices.SortFunc(heads, func(a, b storage.AuditHead) int { return strings.Compare(b.Writer, a.Writer) })
 	detail := make(map[string]string)
-	for _, h := range heads[:min(len(heads), maxLinks)] {
+	for _, h := range heads[max(0, len(heads)-maxLinks):] {
 		detail[linkPrefix+h.Writer] = fmt.Sprintf("%d %s", h.Sequence, h.Hash)
 	}
-	record := bound(storage.AuditRecord{Event: string(AuditCheckpoint), Actor: broker, Detail: detail})
-	return &record
+	return storage.AuditRecord{Event: string(AuditCheckpoint), Actor: broker, Detail: detail}
+}
+
+// byWriter gives the heads in the order in which their chains began.
+func byWriter(heads []storage.AuditHead) []storage.AuditHead {
+	return slices.SortedFunc(slices.Values(heads), func(a, b storage.AuditHead) int { return strings.Compare(a.Writer, b.Writer) })
 }
 
 // links reads what checkpointOf wrote; other records have none. The details

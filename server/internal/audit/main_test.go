@@ -7,14 +7,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
 	key      = secret.New(strings.Repeat("k", audit.KeySize))

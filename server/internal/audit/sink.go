@@ -70,19 +70,43 @@ type goal struct {
 	next, last int64
 }
 
-func newSink(out io.Writer, store storage.Audit, log *slog.Logger, heads []storage.AuditHead) *sink {
-	s := &sink{
+func newSink(out io.Writer, store storage.Audit, log *slog.Logger) *sink {
+	return &sink{
 		out: out, store: store, log: log,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}), ended: make(chan struct{}),
 	}
-	if r, ok := out.(resumer); ok {
-		if writer, sequence, ok := r.last(); ok {
-			if head, found := headOf(heads, writer); found && head.Sequence > sequence {
-				s.goals = []goal{{writer, sequence + 1, head.Sequence}}
+}
+
+// resume takes on what earlier processes made durable and did not get into the
+// sink: the rest of the chain of the last record in it, and the chains that say
+// in their first record that they were to follow one of these. It gives the
+// chain that the next one follows; empty where the sink holds nothing.
+func (s *sink) resume(ctx context.Context, heads []storage.AuditHead) (after string, err error) {
+	known, ok := s.out.(resumer)
+	if !ok {
+		return "", nil
+	}
+	after, sequence, ok := known.last()
+	if !ok {
+		return "", nil
+	}
+	owed := map[string]bool{after: true}
+	for _, head := range byWriter(heads) {
+		switch {
+		case head.Writer == after:
+			s.goals = append(s.goals, goal{after, sequence + 1, head.Sequence})
+		case head.Writer > after && head.First == 1:
+			first, err := s.store.AuditChain(ctx, head.Writer, 1, 1)
+			if err != nil {
+				return "", fmt.Errorf("look for what the second audit sink lacks: %w", err)
+			}
+			if len(first) == 1 && owed[first[0].Detail[sinkKey]] {
+				owed[head.Writer] = true
+				s.goals = append(s.goals, goal{head.Writer, 1, head.Sequence})
 			}
 		}
 	}
-	return s
+	return after, nil
 }
 
 // offer tells of records that have become durable. It never waits.

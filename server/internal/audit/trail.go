@@ -121,13 +121,17 @@ func Open(ctx context.Context, store storage.Audit, key secret.String, opts Opti
 	if t.committed == nil {
 		t.committed = func(Commit) {}
 	}
-	if t.chain, err = newChain(heads, seals); err != nil {
+	after := ""
+	if opts.Sink != nil {
+		t.sink = newSink(opts.Sink, store, t.log)
+		if after, err = t.sink.resume(ctx, heads); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	if t.chain, err = newChain(heads, seals, after); err != nil {
 		return nil, err
 	}
 	t.state.moved(t.chain.head)
-	if opts.Sink != nil {
-		t.sink = newSink(opts.Sink, store, t.log, heads)
-	}
 	// The committer's work is nobody's request: it outlives ctx.
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := t.commit(ctx, nil); err != nil {
