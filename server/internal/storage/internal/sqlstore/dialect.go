@@ -11,7 +11,8 @@ const (
 	FaultTaken
 	// FaultReference is a violated foreign key.
 	FaultReference
-	// FaultRepeat asks for the transaction to be tried again.
+	// FaultRepeat asks for the transaction, or the query, to be tried again:
+	// it met another one, or its connection had been lost.
 	FaultRepeat
 )
 

@@ -16,9 +16,9 @@ import (
 // much as reading this many changes one by one.
 const DefaultKeepChanges = 100_000
 
-// maxRepeats bounds how often a transaction is tried that the database asks to
-// be repeated.
-const maxRepeats = 5
+// maxRepeats bounds how often a call is repeated. After a restart of the
+// database each connection of a pool may have to be found broken.
+const maxRepeats = 16
 
 // Config is what a backend brings.
 type Config struct {

@@ -45,7 +45,28 @@ func (s *Store) read(ctx context.Context, op string, f func(context.Context, que
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer leave()
-	return s.explain(ctx, op, f(inner, s.reader))
+	return s.explain(ctx, op, s.repeat(inner, func() error { return f(inner, s.reader) }))
+}
+
+// repeat calls f until it succeeds or fails for good.
+func (s *Store) repeat(ctx context.Context, f func() error) error {
+	for n := 0; ; n++ {
+		err := f()
+		if err == nil || n == maxRepeats || ctx.Err() != nil || !s.repeatable(err) {
+			return err
+		}
+	}
+}
+
+// repeatable says whether a call that failed may be made again: something
+// passing was in its way, and it surely changed nothing.
+func (s *Store) repeatable(err error) bool {
+	foreign, commit := (*foreignError)(nil), (*commitError)(nil)
+	switch {
+	case isDomain(err), errors.As(err, &foreign), errors.As(err, &commit) && s.dialect.InDoubt(commit.err):
+		return false
+	}
+	return s.dialect.Fault(err) == FaultRepeat
 }
 
 // readAtOnce runs f in a transaction in which all queries see one moment.
@@ -69,16 +90,15 @@ func (s *Store) write(ctx context.Context, op string, m mode, f func(*tx) error)
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	defer leave()
-	for repeat := 0; ; repeat++ {
-		var moved bool
+	var moved bool
+	err = s.repeat(inner, func() (err error) {
 		moved, err = s.attempt(inner, m, f)
-		if moved && err == nil {
-			s.bell.Ring()
-		}
-		if err == nil || repeat == maxRepeats || isDomain(err) || s.dialect.Fault(err) != FaultRepeat {
-			return s.explain(ctx, op, err)
-		}
+		return err
+	})
+	if err == nil && moved {
+		s.bell.Ring()
 	}
+	return s.explain(ctx, op, err)
 }
 
 // attempt runs one transaction. It reports whether the feed moved.
