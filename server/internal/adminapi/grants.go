@@ -187,19 +187,24 @@ func (s grants) CreateGrant(ctx context.Context, r *stokerv1.CreateGrantRequest)
 	if err != nil {
 		return nil, err
 	}
+	message, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.add(ctx, t, given) })
+	if err != nil {
+		return nil, err
+	}
+	return &stokerv1.CreateGrantResponse{Grant: message}, nil
+}
+
+// shaped runs a change of a tenant's grant and translates what came of it.
+func (s grants) shaped(ctx context.Context, t storage.Tenant, change func() (storage.Grant, error)) (*stokerv1.Grant, error) {
 	var g storage.Grant
-	err = s.shape(ctx, func() error {
-		g, err = s.add(ctx, t, given)
+	err := s.shape(ctx, func() (err error) {
+		g, err = change()
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.message(ctx, t, g)
-	if err != nil {
-		return nil, err
-	}
-	return &stokerv1.CreateGrantResponse{Grant: message}, nil
+	return s.message(ctx, t, g)
 }
 
 func (s grants) add(ctx context.Context, t storage.Tenant, given *stokerv1.Grant) (storage.Grant, error) {
@@ -295,15 +300,7 @@ func (s grants) UpdateGrant(ctx context.Context, r *stokerv1.UpdateGrantRequest)
 	if err != nil {
 		return nil, err
 	}
-	var g storage.Grant
-	err = s.shape(ctx, func() error {
-		g, err = s.change(ctx, t, given, chosen)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	message, err := s.message(ctx, t, g)
+	message, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.change(ctx, t, given, chosen) })
 	if err != nil {
 		return nil, err
 	}

@@ -138,7 +138,7 @@ func policyError(err error) error {
 		return nil
 	}
 	problems := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the list itself is wanted
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		problems = joined.Unwrap()
 	}
 	var texts []string
