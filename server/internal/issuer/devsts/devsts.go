@@ -130,6 +130,9 @@ type STS struct {
 	faults []*Fault
 	calls  map[string]int
 	issued ring
+	// inline has the inline policies by "user/NAME" or "role/NAME", then by
+	// their own name.
+	inline map[string]map[string]inlinePolicy
 }
 
 // New checks the configuration, all problems at once, and makes the service.
@@ -146,10 +149,11 @@ func New(c Config) (*STS, error) {
 		config:   c,
 		users:    make(map[string]User, len(c.Users)),
 		roles:    make(map[string]Role, len(c.Roles)),
-		services: map[string]service{stsService.name: stsService},
+		services: map[string]service{stsService.name: stsService, iamService.name: iamService},
 		seal:     seal,
 		stop:     make(chan struct{}),
 		calls:    make(map[string]int),
+		inline:   make(map[string]map[string]inlinePolicy),
 		issued:   ring{limit: c.IssuedLimit},
 	}
 	for _, u := range c.Users {
@@ -179,6 +183,9 @@ func (s *STS) Calls() map[string]int {
 
 func (s *STS) count(action string) {
 	name := "unknown"
+	if action == listObjectsV2 {
+		name = action
+	}
 	for _, service := range s.services {
 		if _, known := service.operations[action]; known {
 			name = action

@@ -21,6 +21,7 @@ type operation func(*STS, *call) (any, error)
 
 // call is one authenticated request.
 type call struct {
+	service    string // its name in credential scopes
 	action     string
 	caller     *principal
 	parameters *parameters
@@ -47,17 +48,26 @@ func (s *STS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Amzn-Requestid", requestID)
 	// Clients measure clock skew by this header, so it must be this clock's.
 	w.Header().Set("Date", now.Format(http.TimeFormat))
+	if claim, err := readAuthorization(r); err == nil && claim.scope.service == s3Service && r.URL.Path != "/" {
+		s.serveBucket(w, r, now, requestID)
+		return
+	}
 	service, result, err := s.answer(w, r, now, requestID)
 	if err == nil {
 		writeBody(w, http.StatusOK, result)
 		return
 	}
+	writeError(w, service.namespace, requestID, s.known(err, requestID))
+}
+
+// known gives the error as callers may see it.
+func (s *STS) known(err error, requestID string) *apiError {
 	known, ok := errors.AsType[*apiError](err)
 	if !ok {
 		s.config.Logger.Error("dev STS: a call failed", "request", requestID, "error", err)
 		known = &apiError{status: http.StatusInternalServerError, code: "InternalFailure", message: "The request processing has failed because of an unknown error."}
 	}
-	writeError(w, service.namespace, requestID, known)
+	return known
 }
 
 // answer gives the answer's body, and the service in whose name an error is
@@ -73,12 +83,15 @@ func (s *STS) answer(w http.ResponseWriter, r *http.Request, now time.Time, requ
 	if err != nil {
 		return stsService, nil, err
 	}
-	target := s.services[scope.service]
+	target, known := s.services[scope.service]
+	if !known {
+		return stsService, nil, wrongService()
+	}
 	run, err := target.operation(p, action)
 	if err != nil {
 		return target, nil, err
 	}
-	c := &call{action: action, caller: caller, parameters: p, now: now, requestID: requestID}
+	c := &call{service: target.name, action: action, caller: caller, parameters: p, now: now, requestID: requestID}
 	fault := s.takeFault(action)
 	if err := s.before(r.Context(), fault, c); err != nil {
 		return target, nil, err

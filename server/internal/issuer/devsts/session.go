@@ -38,6 +38,8 @@ type session struct {
 
 func (s *session) expires() time.Time { return time.Unix(s.ExpiresUnix, 0).UTC() }
 
+func (s *session) issued() time.Time { return time.Unix(s.IssuedUnix, 0).UTC() }
+
 // sealer makes session tokens and their secret keys out of one secret, so that
 // neither has to be kept. Only who knows the secret can make or read a token.
 type sealer struct {

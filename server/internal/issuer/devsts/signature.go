@@ -53,9 +53,13 @@ func (s *STS) authenticate(r *http.Request, body []byte, now time.Time) (*princi
 	return caller, a.scope, nil
 }
 
+func wrongService() error {
+	return mismatch("Credential should be scoped to correct service: 'sts'. ")
+}
+
 func (s *STS) checkScope(a authorization) error {
-	if _, known := s.services[a.scope.service]; !known {
-		return mismatch("Credential should be scoped to correct service: 'sts'. ")
+	if _, known := s.services[a.scope.service]; !known && a.scope.service != s3Service {
+		return wrongService()
 	}
 	if a.scope.region == "" || s.config.Region != "" && a.scope.region != s.config.Region {
 		return mismatch("Credential should be scoped to a valid region. ")
