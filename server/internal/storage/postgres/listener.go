@@ -35,6 +35,8 @@ type listener struct {
 	bell   *sqlstore.Bell
 	log    *slog.Logger
 	text   func(error) string
+	// These are the constants; tests that wait for them shorten them.
+	pingEvery, pingTimeout time.Duration
 
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc
@@ -43,7 +45,7 @@ type listener struct {
 }
 
 func newListener(config *pgx.ConnConfig, bell *sqlstore.Bell, log *slog.Logger, text func(error) string) *listener {
-	l := &listener{config: config, bell: bell, log: log, text: text}
+	l := &listener{config: config, bell: bell, log: log, text: text, pingEvery: pingEvery, pingTimeout: pingTimeout}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -109,7 +111,7 @@ func (l *listener) listen() (connected bool, err error) {
 // wait rings the bell for the next notification, or makes sure that the
 // connection works where none comes.
 func (l *listener) wait(conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(l.ctx, pingEvery)
+	ctx, cancel := context.WithTimeout(l.ctx, l.pingEvery)
 	defer cancel()
 	_, err := conn.WaitForNotification(ctx)
 	switch {
@@ -121,7 +123,7 @@ func (l *listener) wait(conn *pgx.Conn) error {
 	case !errors.Is(err, context.DeadlineExceeded):
 		return err
 	}
-	ctx, cancel = context.WithTimeout(l.ctx, pingTimeout)
+	ctx, cancel = context.WithTimeout(l.ctx, l.pingTimeout)
 	defer cancel()
 	if err := conn.Ping(ctx); err != nil {
 		return fmt.Errorf("the connection was lost without a word: %w", err)

@@ -57,8 +57,34 @@ const empty = `DO $$ DECLARE t text; BEGIN
 	UPDATE feed SET head = 0;
 END $$`
 
-func TestConformance(t *testing.T) {
-	dsn := partner.Start(t, "fsync=off").Database(t)
+// TestPostgreSQL runs everything on one server: starting one takes long. A
+// kill of the server is survived without fsync, which is for power cuts.
+func TestPostgreSQL(t *testing.T) {
+	server := partner.Start(t, "fsync=off")
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *partner.Server)
+	}{
+		{"Conformance", testConformance},
+		{"ReplicasStartTogether", testReplicasStartTogether},
+		{"NoPasswordIsShown", testNoPasswordIsShown},
+		{"Settings", testSettings},
+		{"SchemasAreApart", testSchemasAreApart},
+		{"Encoding", testEncoding},
+		{"ReadOnly", testReadOnly},
+		{"OpenHonorsItsContext", testOpenHonorsItsContext},
+		{"NewerTables", testNewerTables},
+		{"WatchAfterALostConnection", testWatchAfterALostConnection},
+		{"HungNetwork", testHungNetwork},
+		{"FrozenReplicaLosesItsHold", testFrozenReplicaLosesItsHold},
+		{"ServerKilledUnderLoad", testServerKilledUnderLoad},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, server) })
+	}
+}
+
+func testConformance(t *testing.T, server *partner.Server) {
+	dsn := server.Database(t)
 	mustClose(t, mustOpen(t, dsn, 0))
 	storagetest.Run(t, storagetest.Harness{Replicas: true, Fresh: func(t *testing.T) storagetest.Opener {
 		run(t, dsn, empty)
