@@ -19,18 +19,26 @@ type credentialAnswer struct {
 	Expiration      string `json:"Expiration"`
 }
 
-// failure is an answer without credentials. Its JSON form is what the AWS SDKs
-// read from such an endpoint.
-type failure struct {
-	status int
-	// Code is the broker's reason where it has one, else one of ours.
+// Refusal is an answer without credentials, as an endpoint gives it. Its JSON
+// form is what the AWS SDKs read.
+type Refusal struct {
+	// Code is the broker's reason where it has one, else one of ours, such as
+	// NO_CREDENTIAL_YET, CREDENTIAL_EXPIRED or TOKEN_WRONG.
 	Code    string `json:"code"`
 	Message string `json:"message"`
-	// again is when asking again may help; 0: there is no telling.
-	again time.Duration
+
+	status int
+	again  time.Duration // when asking again may help; 0: there is no telling
 }
 
-func (f failure) Error() string { return f.Code + ": " + f.Message }
+// Error gives the code and the message.
+func (f Refusal) Error() string { return f.Code + ": " + f.Message }
+
+// Transient says whether asking again later may help.
+func (f Refusal) Transient() bool { return f.status == http.StatusServiceUnavailable }
+
+// Unknown says whether the agent does not have the grant that was asked for.
+func (f Refusal) Unknown() bool { return f.status == http.StatusNotFound }
 
 // expiration writes a time the way AWS does. It is cut to whole seconds, so
 // never later than the truth.
@@ -50,12 +58,12 @@ const retrySoon = 5 * time.Second
 
 // explain turns a supply's error into an answer: 403 where somebody must act,
 // 404 for what is not there, 503 where waiting may help.
-func explain(err error) failure {
+func explain(err error) Refusal {
 	var of *client.CredentialError
 	if !errors.As(err, &of) {
-		return failure{status: http.StatusInternalServerError, Code: "INTERNAL", Message: err.Error()}
+		return Refusal{status: http.StatusInternalServerError, Code: "INTERNAL", Message: err.Error()}
 	}
-	f := failure{status: http.StatusServiceUnavailable, Message: of.Error(), again: retrySoon}
+	f := Refusal{status: http.StatusServiceUnavailable, Message: of.Error(), again: retrySoon}
 	switch of.State {
 	case client.ErrNoCredentialYet:
 		f.Code = "NO_CREDENTIAL_YET"
@@ -64,9 +72,9 @@ func explain(err error) failure {
 	case client.ErrRevoked:
 		f.Code, f.status, f.again = "CREDENTIAL_REVOKED", http.StatusForbidden, 0
 	case client.ErrNotConfigured:
-		return failure{status: http.StatusNotFound, Code: "GRANT_UNKNOWN", Message: of.Error()}
+		return Refusal{status: http.StatusNotFound, Code: "GRANT_UNKNOWN", Message: of.Error()}
 	case client.ErrAmbiguous:
-		return failure{status: http.StatusBadRequest, Code: "GRANT_AMBIGUOUS", Message: of.Error()}
+		return Refusal{status: http.StatusBadRequest, Code: "GRANT_AMBIGUOUS", Message: of.Error()}
 	case client.ErrClosed:
 		f.Code = "AGENT_STOPPING"
 	}
@@ -86,7 +94,7 @@ func take(supply Supply, grant string, minLife time.Duration) (client.Credential
 		return client.Credential{}, explain(err)
 	}
 	if left := time.Until(c.Expires); left < minLife {
-		return client.Credential{}, failure{
+		return client.Credential{}, Refusal{
 			status: http.StatusServiceUnavailable, Code: "TTL_TOO_SHORT", again: retrySoon,
 			Message: "the credential has " + left.Truncate(time.Second).String() + " left: ask again, or for less",
 		}
@@ -105,7 +113,7 @@ func minTTL(text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return 0, failure{
+		return 0, Refusal{
 			status: http.StatusBadRequest, Code: "MIN_TTL_MALFORMED",
 			Message: "min_ttl must be a number of seconds or a duration such as 15m",
 		}
@@ -124,9 +132,9 @@ func reply(w http.ResponseWriter, status int, body any) {
 }
 
 func refuse(w http.ResponseWriter, err error) {
-	var f failure
+	var f Refusal
 	if !errors.As(err, &f) {
-		f = failure{status: http.StatusInternalServerError, Code: "INTERNAL", Message: err.Error()}
+		f = Refusal{status: http.StatusInternalServerError, Code: "INTERNAL", Message: err.Error()}
 	}
 	if f.again > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(f.again/time.Second)))

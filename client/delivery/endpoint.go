@@ -208,9 +208,9 @@ func grantOf(r *http.Request, allowed []string) (string, error) {
 	grant := strings.TrimPrefix(rest, "/")
 	switch {
 	case !found || (rest != "" && !strings.HasPrefix(rest, "/")) || strings.Contains(grant, "/"):
-		return "", failure{status: http.StatusNotFound, Code: "PATH_UNKNOWN", Message: "credentials are at " + path + "/GRANT"}
+		return "", Refusal{status: http.StatusNotFound, Code: "PATH_UNKNOWN", Message: "credentials are at " + path + "/GRANT"}
 	case r.Method != http.MethodGet:
-		return "", failure{status: http.StatusMethodNotAllowed, Code: "METHOD_NOT_ALLOWED", Message: "use GET"}
+		return "", Refusal{status: http.StatusMethodNotAllowed, Code: "METHOD_NOT_ALLOWED", Message: "use GET"}
 	case grant == "" && len(allowed) == 1:
 		return allowed[0], nil
 	case grant != "" && len(allowed) > 0 && !slices.Contains(allowed, grant):
@@ -219,22 +219,22 @@ func grantOf(r *http.Request, allowed []string) (string, error) {
 	return grant, nil
 }
 
-func notAdmitted(grant string) failure {
-	return failure{status: http.StatusForbidden, Code: "GRANT_NOT_ADMITTED", Message: "this token is not for grant " + grant}
+func notAdmitted(grant string) Refusal {
+	return Refusal{status: http.StatusForbidden, Code: "GRANT_NOT_ADMITTED", Message: "this token is not for grant " + grant}
 }
 
 // identify finds the consumer that a request comes from.
 func (e *Endpoint) identify(r *http.Request) (consumer, error) {
 	if !e.local(r.Host) {
-		return consumer{}, failure{status: http.StatusForbidden, Code: "HOST_FOREIGN", Message: "the Host header does not name this endpoint"}
+		return consumer{}, Refusal{status: http.StatusForbidden, Code: "HOST_FOREIGN", Message: "the Host header does not name this endpoint"}
 	}
 	// No SDK sends these; every browser does for a request of a page.
 	if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || (site != "" && site != "none") {
-		return consumer{}, failure{status: http.StatusForbidden, Code: "ORIGIN_FOREIGN", Message: "web pages get no credentials"}
+		return consumer{}, Refusal{status: http.StatusForbidden, Code: "ORIGIN_FOREIGN", Message: "web pages get no credentials"}
 	}
 	sent := r.Header.Values("Authorization")
 	if len(sent) != 1 || sent[0] == "" {
-		return consumer{}, failure{status: http.StatusUnauthorized, Code: "TOKEN_MISSING", Message: "send the token in the Authorization header"}
+		return consumer{}, Refusal{status: http.StatusUnauthorized, Code: "TOKEN_MISSING", Message: "send the token in the Authorization header"}
 	}
 	hash := sha256.Sum256([]byte(strings.TrimPrefix(sent[0], "Bearer ")))
 	e.mu.RLock()
@@ -247,7 +247,7 @@ func (e *Endpoint) identify(r *http.Request) (consumer, error) {
 		}
 	}
 	if match == 0 {
-		return consumer{}, failure{status: http.StatusUnauthorized, Code: "TOKEN_WRONG", Message: "the token is of no use here"}
+		return consumer{}, Refusal{status: http.StatusUnauthorized, Code: "TOKEN_WRONG", Message: "the token is of no use here"}
 	}
 	return found, nil
 }

@@ -95,8 +95,8 @@ func (l *Local) Close() error {
 }
 
 // AskLocal asks the agent on a socket for a grant's credential with at least that
-// much life left. ErrNoAgent means that there is none. The answer has the keys
-// and the expiry, and no more.
+// much life left. ErrNoAgent means that there is none; a Refusal is its answer
+// without a credential. The credential has the keys and the expiry, and no more.
 func AskLocal(ctx context.Context, socket, grant string, minLife time.Duration) (client.Credential, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
@@ -130,7 +130,7 @@ func AskLocal(ctx context.Context, socket, grant string, minLife time.Duration) 
 
 func readAnswer(status int, grant string, body []byte) (client.Credential, error) {
 	if status != http.StatusOK {
-		f := failure{status: status}
+		f := Refusal{status: status}
 		if err := json.Unmarshal(body, &f); err != nil {
 			return client.Credential{}, fmt.Errorf("the agent's answer %d: %w", status, err)
 		}

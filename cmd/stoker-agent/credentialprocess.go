@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/signal"
+
+	"github.com/stokerd/stoker/client"
+	"github.com/stokerd/stoker/client/delivery"
+)
+
+// credentialProcessCommand answers one question and ends.
+type credentialProcessCommand struct {
+	connection
+	logging
+	Grant  string `short:"g" env:"STOKER_GRANT" placeholder:"NAME" help:"Grant to use. Without it, the only one."`
+	Socket string `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket of a running agent (${default})."`
+}
+
+// Help implements kong's interface for more help.
+func (credentialProcessCommand) Help() string {
+	return `For a profile in ~/.aws/config (tools based on minio-go read it from
+~/.aws/credentials only, and need a grant named as argument):
+
+  [profile backup]
+  credential_process = stoker-agent credential-process --grant photos
+
+It asks the agent that "stoker-agent run" started, and where none is running, the
+broker itself, which costs a login each time.`
+}
+
+// Run implements the command.
+func (c credentialProcessCommand) Run(ctx context.Context, to *streams) error {
+	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
+	defer stop()
+	credential, err := delivery.AskLocal(ctx, c.Socket, c.Grant, 0)
+	var refusal delivery.Refusal
+	switch {
+	case err == nil:
+	case !c.configured():
+		return err
+	case errors.Is(err, delivery.ErrNoAgent), errors.As(err, &refusal) && (refusal.Unknown() || refusal.Transient()):
+		// An agent for other grants, or one that has nothing yet.
+		if credential, err = c.fetch(ctx, to); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	return delivery.WriteProcess(to.out, credential)
+}
+
+// fetch asks the broker.
+func (c credentialProcessCommand) fetch(ctx context.Context, to *streams) (client.Credential, error) {
+	log, err := c.logger(to.err, slog.LevelWarn)
+	if err != nil {
+		return client.Credential{}, err
+	}
+	// A tool calls this, so nobody would answer a prompt.
+	config, err := c.config(ctx, to, log, false)
+	if err != nil {
+		return client.Credential{}, err
+	}
+	if c.Grant != "" {
+		config.Grants = []string{c.Grant}
+	}
+	fetched, err := client.Fetch(ctx, config, 0)
+	if err != nil {
+		return client.Credential{}, err
+	}
+	if len(fetched) != 1 {
+		return client.Credential{}, fmt.Errorf("the user has %d grants: choose one with --grant", len(fetched))
+	}
+	return fetched[0], nil
+}

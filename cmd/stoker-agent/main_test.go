@@ -1,0 +1,204 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/stokerd/stoker/client/clienttest"
+)
+
+// childMode makes this binary stoker-agent, or a tool that stoker-agent runs.
+const childMode = "AGENT_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childMode) {
+	case "agent":
+		// What stoker-agent starts is a tool.
+		if err := os.Setenv(childMode, "tool"); err != nil {
+			panic(err)
+		}
+		main()
+	case "tool":
+		os.Exit(tool(os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// tool is a command under "stoker-agent exec".
+func tool(args []string) int {
+	switch args[0] {
+	case "env":
+		for _, entry := range os.Environ() {
+			fmt.Println(entry)
+		}
+	case "exit":
+		return 7
+	case "ask": // asks the endpoint once for each line that it is sent
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			status, body, err := askEndpoint(os.Getenv("AWS_CONTAINER_CREDENTIALS_FULL_URI"), os.Getenv("AWS_CONTAINER_AUTHORIZATION_TOKEN"))
+			fmt.Println(status, body, err)
+		}
+	}
+	return 0
+}
+
+func askEndpoint(url, token string) (int, string, error) {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	request.Header.Set("Authorization", token)
+	transport := &http.Transport{DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, strings.TrimSpace(string(body)), err
+}
+
+// world is a broker and the files of an agent.
+type world struct {
+	broker *clienttest.Broker
+	dir    string
+	files  clienttest.Files
+	env    []string
+}
+
+func newWorld(t *testing.T, options ...clienttest.Option) *world {
+	t.Helper()
+	// Sockets have short paths, and a test's own directory may have a long one.
+	dir, err := os.MkdirTemp("", "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	broker := clienttest.New(t, options...)
+	broker.SetPassword("CANARY-" + broker.Password())
+	w := &world{broker: broker, dir: dir, files: broker.Files(dir)}
+	w.env = []string{
+		childMode + "=agent", "GORACE=atexit_sleep_ms=0", "HOME=" + dir, "PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + dir,
+		"STOKER_BROKER=" + broker.Address(), "STOKER_CA=" + w.files.CA, "STOKER_CERT=" + w.files.Cert, "STOKER_KEY=" + w.files.Key,
+		"STOKER_LOGIN=" + clienttest.Login, "STOKER_PASSWORD_FILE=" + w.files.Password,
+	}
+	return w
+}
+
+// command prepares stoker-agent with these arguments; extra variables win.
+func (w *world) command(t *testing.T, extra []string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), self, args...)
+	command.Env = append(append([]string{}, w.env...), extra...)
+	return command
+}
+
+// run runs stoker-agent to its end, and fails if a secret turns up.
+func (w *world) run(t *testing.T, extra []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	command := w.command(t, extra, args...)
+	var out, errs bytes.Buffer
+	command.Stdout, command.Stderr = &out, &errs
+	err := command.Run()
+	if command.ProcessState == nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"standard output": out.String(), "standard error": errs.String()} {
+		if strings.Contains(text, "CANARY") {
+			t.Errorf("the password is in its %s:\n%s", name, text)
+		}
+	}
+	return command.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// running is a stoker-agent that goes on.
+type running struct {
+	command *exec.Cmd
+	lines   chan string
+	stderr  bytes.Buffer
+	stdin   io.WriteCloser
+}
+
+func (w *world) start(t *testing.T, extra []string, args ...string) *running {
+	t.Helper()
+	r := &running{command: w.command(t, extra, args...), lines: make(chan string, 256)}
+	r.command.Stderr = &r.stderr
+	out, err := r.command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.stdin, err = r.command.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.lines)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			r.lines <- scanner.Text()
+		}
+	}()
+	return r
+}
+
+// line gives the next line that contains the text, and drops those before it.
+func (r *running) line(t *testing.T, contains string) string {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for {
+		select {
+		case line, more := <-r.lines:
+			if !more {
+				_ = r.command.Wait()
+				t.Fatalf("it ended without %q: %s", contains, r.stderr.String())
+			}
+			if strings.Contains(line, contains) {
+				return line
+			}
+		case <-deadline:
+			t.Fatalf("no line with %q", contains)
+		}
+	}
+}
+
+// stop ends it as a service manager does, and fails if it does not end well.
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	if err := r.command.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for range r.lines { // until it has ended
+	}
+	if err := r.command.Wait(); err != nil {
+		t.Errorf("it ended with %v: %s", err, r.stderr.String())
+	}
+	if strings.Contains(r.stderr.String(), "CANARY") {
+		t.Errorf("the password is in its log:\n%s", r.stderr.String())
+	}
+}
+
+func (w *world) place(name string) string { return filepath.Join(w.dir, "stoker-agent", name) }

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"os"
+	"syscall"
+)
+
+// stopSignals end a command in an orderly way. Go sends SIGTERM when the console
+// closes.
+var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
+
+// userPlace is the user's own directory for programs' data, which others may not
+// enter.
+func userPlace() string {
+	if dir, err := os.UserCacheDir(); err == nil {
+		return dir
+	}
+	return os.TempDir()
+}
+
+// setVariable is PowerShell's line that sets a variable.
+func setVariable(name, value string) string { return "$env:" + name + " = " + value }
+
+// fileContent is PowerShell's expression for what is in a file.
+func fileContent(file string) string { return "(Get-Content -Raw '" + file + "')" }

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stokerd/stoker/client"
+)
+
+// whoamiCommand asks the broker once who the caller is.
+type whoamiCommand struct {
+	connection
+	logging
+	JSON bool `name:"json" help:"Answer in JSON."`
+}
+
+// Run implements the command.
+func (c whoamiCommand) Run(ctx context.Context, to *streams) error {
+	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
+	defer stop()
+	log, err := c.logger(to.err, slog.LevelWarn)
+	if err != nil {
+		return err
+	}
+	config, err := c.config(ctx, to, log, true)
+	if err != nil {
+		return err
+	}
+	identity, server, err := client.WhoAmI(ctx, config)
+	if err != nil {
+		return err
+	}
+	ahead := time.Until(server).Round(time.Second)
+	if c.JSON {
+		return json.NewEncoder(to.out).Encode(struct {
+			client.Identity
+			ServerTime time.Time `json:"server_time"`
+		}{identity, server})
+	}
+	table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "user\t%s@%s\n", identity.Login, identity.Tenant)
+	fmt.Fprintf(table, "agent\t%s\n", identity.Agent)
+	fmt.Fprintf(table, "identity\t%s\n", identity.SPIFFEID)
+	fmt.Fprintf(table, "certificate\t%s until %s\n", identity.CertificateSerial, identity.CertificateExpires.UTC().Format(time.RFC3339))
+	fmt.Fprintf(table, "broker's clock\t%s (%s from this machine's)\n", server.UTC().Format(time.RFC3339), ahead)
+	return table.Flush()
+}
