@@ -72,7 +72,7 @@ func inDoubt(err error) bool {
 		return false
 	}
 	if e := (*pgconn.PgError)(nil); errors.As(err, &e) {
-		switch e.Code[:2] {
+		switch e.Code[:min(2, len(e.Code))] {
 		case "23", "25", "40", "53": // constraints, state, rollback, resources
 			return false
 		}

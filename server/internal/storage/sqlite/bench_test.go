@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"testing"
@@ -44,7 +43,7 @@ func issues(writer string, from int64, n int) storage.AuditBatch {
 func BenchmarkAppendAudit(b *testing.B) {
 	for _, size := range []int{1, 64} {
 		b.Run(fmt.Sprintf("records=%d", size), func(b *testing.B) {
-			s, err := Open(b.Context(), filepath.Join(b.TempDir(), "stoker.db"), slog.New(slog.NewTextHandler(io.Discard, nil)))
+			s, err := Open(b.Context(), filepath.Join(b.TempDir(), "stoker.db"), slog.New(slog.DiscardHandler))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -60,5 +59,29 @@ func BenchmarkAppendAudit(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "records/s")
 		})
+	}
+}
+
+// BenchmarkFindIssue measures the look-up that a resumed credential costs, in
+// a trail of 50,000 records.
+func BenchmarkFindIssue(b *testing.B) {
+	s, err := Open(b.Context(), filepath.Join(b.TempDir(), "stoker.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	const trail = 50_000
+	for next := int64(1); next <= trail; next += 500 {
+		batch := issues("w", next, 500)
+		if err := s.AppendAudit(b.Context(), func(int64) (storage.AuditBatch, error) { return batch, nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n := int64(0)
+	for b.Loop() {
+		n = n*7919%trail + 1
+		if _, err := s.FindIssue(b.Context(), fmt.Sprintf("01981d7c-0000-7000-8000-%012x", n)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
