@@ -1,0 +1,228 @@
+package lease
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/stokerd/stoker/server/internal/reason"
+)
+
+// repeatAfter is how soon a subscriber is told the same problem again.
+const repeatAfter = time.Minute
+
+// settle looks at the lease as it is and puts it where it belongs: into its
+// account's queue, or to rest until the next moment that matters. It may be
+// called whenever anything changed, and delivers no credential. The lease is
+// locked.
+func (m *Manager) settle(l *lease) {
+	now := m.clock.now()
+	switch {
+	case l.ended:
+	case l.phase == flying:
+		m.stand(l, standing{wake: l.notice()})
+	case len(l.subs) == 0:
+		l.phase, l.lookAt = resting, 0
+		m.stand(l, standing{wake: l.lingerAt})
+	default:
+		m.lookUpHeld(l, now)
+		m.settleSupplied(l, now)
+	}
+}
+
+// settleSupplied settles a lease that has subscribers and no call in flight.
+func (m *Manager) settleSupplied(l *lease, now instant) {
+	at, wake := l.due(), l.notice()
+	if l.lookAt > 0 {
+		wake = min(wake, l.lookAt)
+	}
+	if at > now {
+		l.phase = resting
+		waits := l.trouble != nil && at == l.retryAt
+		m.stand(l, standing{waiting: waits, key: l.urgencyNow(now), wake: min(at, wake)})
+		return
+	}
+	if l.phase != ready {
+		l.phase, l.dueSince = ready, now
+	}
+	if down := m.stand(l, standing{ready: true, key: l.urgency(), wake: wake}); down != nil {
+		for _, s := range l.subs {
+			m.tell(l, s, down)
+		}
+	}
+}
+
+func (l *lease) urgencyNow(now instant) instant {
+	if l.cur == nil {
+		return now
+	}
+	return l.cur.end
+}
+
+// standing is where a lease is to stand.
+type standing struct {
+	ready, waiting bool
+	key            instant // among those who are ready or waiting
+	wake           instant
+}
+
+// stand moves the lease within the queues. Where it has to wait because its
+// account is down it gives the cause.
+func (m *Manager) stand(l *lease, s standing) *reason.Error {
+	m.queues.Lock()
+	defer m.queues.Unlock()
+	if l.queued != nil {
+		if l.queued != l.account || !s.ready {
+			l.queued.ready.drop(l)
+		}
+		if l.queued != l.account || !s.waiting {
+			l.queued.waiting.drop(l)
+		}
+		l.queued = nil
+	}
+	if s.wake == never {
+		m.timers.drop(l)
+	} else {
+		m.timers.put(l, s.wake)
+		if m.timers.head().lease == l {
+			m.kick()
+		}
+	}
+	switch {
+	case s.ready:
+		l.queued = l.account
+		l.account.ready.put(l, s.key)
+		m.kick()
+		if g := &l.account.gate; g.closed && g.probeAt > m.clock.now() {
+			return g.cause
+		}
+	case s.waiting:
+		l.queued = l.account
+		l.account.waiting.put(l, s.key)
+	}
+	return nil
+}
+
+// wake acts on a lease whose next moment has come.
+func (m *Manager) wake(l *lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := m.clock.now()
+	if l.ended {
+		return
+	}
+	if len(l.subs) == 0 && l.phase != flying && l.lingerAt <= now {
+		m.end(l)
+		return
+	}
+	if l.notice() <= now {
+		l.expiryTold = true
+		m.tellExpiry(l)
+	}
+	m.settle(l)
+}
+
+// end forgets a lease that nobody needs. The lease is locked.
+func (m *Manager) end(l *lease) {
+	l.ended = true
+	m.stand(l, standing{wake: never})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.leases, l.key)
+	m.floor = max(m.floor, l.issuedAt)
+}
+
+// tellExpiry says to the holders of a credential that it is past its end and
+// that no other has come yet.
+func (m *Manager) tellExpiry(l *lease) {
+	why := l.trouble
+	switch {
+	case why != nil:
+	case l.phase == flying:
+		why = reason.New(reason.STSUnavailable, "the STS has not answered yet; the broker waits for it")
+	default:
+		why = m.queueTrouble(l.account)
+	}
+	for _, s := range l.subs {
+		if s.have == l.cur.ID && s.refused == nil {
+			s.told = ""
+			m.tell(l, s, why)
+		}
+	}
+}
+
+// queueTrouble says why a due lease of the account is not being issued.
+func (m *Manager) queueTrouble(a *account) *reason.Error {
+	m.queues.Lock()
+	defer m.queues.Unlock()
+	if a.gate.closed {
+		return a.gate.cause
+	}
+	return reason.New(reason.STSThrottled, "the renewal waits for its turn in the broker's budget of STS calls")
+}
+
+// tell tells a subscriber of trouble, unless it was told the same within the
+// last minute.
+func (m *Manager) tell(l *lease, s *Subscription, why *reason.Error) {
+	now := m.clock.now()
+	if !s.eligible() || s.told == why.Reason && now.since(s.toldAt) < repeatAfter {
+		return
+	}
+	s.told, s.toldAt = why.Reason, now
+	p := &Problem{GrantID: l.key.grant, Grant: l.name, Err: why}
+	if !l.permanent {
+		p.RetryAt = m.clock.wallAt(max(l.nextTry(m), now))
+	}
+	if l.cur != nil && s.have == l.cur.ID {
+		p.GoodUntil = l.cur.Expires
+	}
+	m.deliver(s, Event{Problem: p})
+}
+
+// nextTry is when the lease is tried again, as far as can be told.
+func (l *lease) nextTry(m *Manager) instant {
+	m.queues.Lock()
+	defer m.queues.Unlock()
+	at := l.retryAt
+	if l.account.gate.closed {
+		at = max(at, l.account.gate.probeAt)
+	}
+	return at
+}
+
+// deliver passes an event on. After Run has returned nothing is.
+func (m *Manager) deliver(s *Subscription, e Event) {
+	if !m.closed.Load() {
+		s.to.Deliver(e)
+	}
+}
+
+// Backoff after failures: full jitter under a bound that doubles from the
+// first to the highest, and shrinks as the credential's end nears.
+const (
+	firstBackoff = time.Second
+	lastBackoff  = time.Minute
+	// throttledBackoff bounds it after throttling: the account's pace is what
+	// slows down then.
+	throttledBackoff = 8 * time.Second
+	// dryBackoff bounds it for those who have nothing.
+	dryBackoff = 15 * time.Second
+	// leastBackoff keeps a lucky draw from being no wait at all.
+	leastBackoff = 100 * time.Millisecond
+)
+
+// backoff draws the wait after the failure just counted. highest bounds it
+// further if it is not 0.
+func (l *lease) backoff(now instant, highest time.Duration) time.Duration {
+	bound := lastBackoff
+	switch {
+	case l.cur == nil || l.cur.end <= now:
+		bound = dryBackoff
+	default:
+		bound = min(bound, max(firstBackoff, l.cur.end.since(now)/8))
+	}
+	if highest > 0 {
+		bound = min(bound, highest)
+	}
+	bound = min(bound, firstBackoff<<min(l.attempts-1, 6))
+	return max(leastBackoff, time.Duration(rand.Float64()*float64(bound)))
+}

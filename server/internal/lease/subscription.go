@@ -1,0 +1,222 @@
+package lease
+
+import (
+	"slices"
+	"time"
+
+	"github.com/stokerd/stoker/server/internal/reason"
+)
+
+// Subscription is one stream's part in a lease. Its methods are safe for
+// concurrent use.
+type Subscription struct {
+	manager *Manager
+	to      Subscriber
+	holder  Holder
+	// lease is set before the subscription is found by anybody.
+	lease *lease
+
+	// The lease's mu guards what follows.
+
+	// held is a credential that the agent says it has, until that is decided.
+	held *Held
+	// past is a credential that this subscriber wants replaced.
+	past *holding
+	// refused is why the authority allows nothing.
+	refused *reason.Error
+	// have is the id of the credential it was given, or resumed with.
+	have string
+	// issuedAt is the issue time of the last credential it was given, in Unix
+	// nanoseconds.
+	issuedAt int64
+	// told is the problem it knows of, since toldAt.
+	told    reason.Reason
+	toldAt  instant
+	ackedAt instant
+	// judged: the authority has been asked. allowed: it last said yes.
+	judged, allowed bool
+	// looking: the history is being asked about held.
+	looking bool
+	// short: its certificate ends too soon for a new credential.
+	short  bool
+	acked  bool
+	closed bool
+	// call: one unary call, which no listing shows.
+	call bool
+
+	// The manager's mu guards these.
+	location string
+	place    [indexKinds]int32
+}
+
+// longestID bounds the id of a held credential.
+const longestID = 64
+
+// Subscribe supplies the holder under the grant until the subscription is
+// closed. It begins with the credential in force, with the acceptance of the
+// held one (which is silent), with an issue, or with a problem; some of that
+// may be delivered before Subscribe returns.
+//
+// A refusal does not end the subscription: should the grant be allowed again,
+// supply begins again.
+func (m *Manager) Subscribe(h Holder, grantID string, held *Held, s Subscriber) *Subscription {
+	sub := &Subscription{manager: m, holder: h, to: s}
+	if held != nil && held.ID != "" && len(held.ID) <= longestID {
+		sub.held = &Held{ID: held.ID, Expires: held.Expires}
+	}
+	m.attach(sub, grantID)
+	if m.closed.Load() {
+		s.Deliver(Event{Problem: &Problem{GrantID: grantID, Err: errDraining()}})
+		return sub
+	}
+	m.review(sub.lease, sub)
+	return sub
+}
+
+func errDraining() *reason.Error {
+	return reason.New(reason.Draining, "the broker is shutting down; reconnect")
+}
+
+// attach adds the subscription to its lease, which it makes if need be. It is
+// in the index before anything is asked about it, so that no change between
+// the question and the answer goes unnoticed.
+func (m *Manager) attach(s *Subscription, grantID string) {
+	k := keyOf(s.holder, grantID)
+	for {
+		l := m.file(k, s)
+		l.mu.Lock()
+		if !l.ended {
+			l.subs = append(l.subs, s)
+			if l.permanent && l.retryAt <= m.clock.now() {
+				l.clearTrouble()
+			}
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		m.unfile(s)
+	}
+}
+
+// file finds or makes the lease, and files the subscription in the index.
+func (m *Manager) file(k key, s *Subscription) *lease {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.leases[k]
+	if l == nil {
+		l = &lease{key: k, account: m.nowhere, issuedAt: m.floor}
+		m.leases[k] = l
+	}
+	s.lease = l
+	for kind, id := range s.keys() {
+		m.index.add(kind, id, s)
+	}
+	return l
+}
+
+// unfile takes the subscription out of the index.
+func (m *Manager) unfile(s *Subscription) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for kind, id := range s.keys() {
+		m.index.remove(kind, id, s)
+	}
+}
+
+// Close ends the subscription. Once it has returned nothing is delivered. The
+// lease stays for a while, so that a reconnect finds it.
+func (s *Subscription) Close() {
+	l, m := s.lease, s.manager
+	l.mu.Lock()
+	if s.closed {
+		l.mu.Unlock()
+		return
+	}
+	s.closed = true
+	l.subs = slices.DeleteFunc(l.subs, func(o *Subscription) bool { return o == s })
+	if len(l.subs) == 0 {
+		l.lingerAt = m.clock.now().add(m.cfg.Linger)
+	}
+	m.settle(l)
+	l.mu.Unlock()
+	m.unfile(s)
+}
+
+// Acknowledge notes that the agent has the credential. Of one that it was not
+// given last nothing is noted.
+func (s *Subscription) Acknowledge(credentialID string) {
+	s.lease.mu.Lock()
+	defer s.lease.mu.Unlock()
+	if credentialID != "" && s.have == credentialID {
+		s.acked, s.ackedAt = true, s.manager.clock.now()
+	}
+}
+
+// Refused takes the report that S3 refused the credential, with the error code
+// that S3 gave, which may be empty. The credential is then replaced, at most once each Config.ReportInterval: REPORT_TOO_FREQUENT says
+// when the next report may come. CREDENTIAL_UNKNOWN: the subscriber was not
+// given it. A report of the credential before the present one is accepted and
+// changes nothing.
+func (s *Subscription) Refused(credentialID, code string) error {
+	l, m := s.lease, s.manager
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := m.clock.now()
+	switch {
+	case s.closed || credentialID == "":
+		return errUnknownCredential()
+	case credentialID == l.previous:
+		return nil
+	case l.cur == nil || s.have != credentialID || l.cur.ID != credentialID:
+		return errUnknownCredential()
+	}
+	if wait := m.cfg.ReportInterval - now.since(l.reportedAt); l.reportedAt > 0 && wait > 0 {
+		return reason.New(reason.ReportTooFrequent, "a refused credential was replaced a moment ago; wait before reporting another").After(wait)
+	}
+	l.reportedAt, l.rejected = now, true
+	m.count.rejected.Add(1)
+	m.recordRejection(l, s, code)
+	m.settle(l)
+	return nil
+}
+
+func errUnknownCredential() *reason.Error {
+	return reason.New(reason.CredentialUnknown, "this credential is not the one that the stream was given; check the id")
+}
+
+// Holder gives the holder as subscribed.
+func (s *Subscription) Holder() Holder { return s.holder }
+
+// Supply is how a subscription is supplied at the moment.
+type Supply struct {
+	// CredentialID is the one it was given or resumed with; empty: none.
+	CredentialID      string
+	IssuedAt, Expires time.Time
+	// AcknowledgedAt is zero until the agent has acknowledged CredentialID.
+	AcknowledgedAt time.Time
+	// Problem is what keeps it from a credential, empty if nothing does.
+	Problem reason.Reason
+}
+
+// Supply says what the subscriber has.
+func (s *Subscription) Supply() Supply {
+	l := s.lease
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := Supply{CredentialID: s.have}
+	if l.cur != nil && l.cur.ID == s.have {
+		out.IssuedAt, out.Expires = l.cur.IssuedAt, l.cur.Expires
+	}
+	if s.acked {
+		out.AcknowledgedAt = s.manager.clock.wallAt(s.ackedAt)
+	}
+	switch {
+	case s.refused != nil:
+		out.Problem = s.refused.Reason
+	case s.short:
+		out.Problem = reason.CertificateEndsTooSoon
+	case l.trouble != nil:
+		out.Problem = l.trouble.Reason
+	}
+	return out
+}
