@@ -1,0 +1,151 @@
+package stream
+
+import (
+	"github.com/stokerd/stoker/server/internal/storage"
+)
+
+// direct says which relation a change's id belongs to. Certificates and grants
+// are looked up first.
+var direct = map[storage.Kind]relation{
+	storage.KindTenant:  ofTenant,
+	storage.KindUser:    ofUser,
+	storage.KindAgent:   ofAgent,
+	storage.KindSession: ofSession,
+}
+
+// Changed ends the streams whose callers are no longer good after the changes,
+// and has those look again whose grants may be others now. It is called after
+// the directory has the changes, and after the leases have been told of them:
+// theirs are the audit records of what is lost. What it costs depends on the
+// streams that the changes concern alone.
+//
+// When it returns, nothing leaves on a stream that has to end: the calls
+// themselves are finished a moment later, each with its reason.
+func (r *Registry) Changed(changes []storage.Change) {
+	doubtful, moved := r.concerned(changes)
+	var over []*Stream
+	for s := range doubtful {
+		if err := r.Checker.Check(s.principal); err != nil && s.mark(err) {
+			over = append(over, s)
+		}
+	}
+	for s := range moved {
+		s.unsettle()
+	}
+	finish(over)
+}
+
+// Recheck ends every stream whose caller is no longer good. It is for what
+// comes with no change of the directory: a new revocation list.
+func (r *Registry) Recheck() {
+	var over []*Stream
+	for _, s := range r.everyone() {
+		if err := r.Checker.Check(s.principal); err != nil && s.mark(err) {
+			over = append(over, s)
+		}
+	}
+	finish(over)
+}
+
+// finish ends the calls of streams that were marked as ended. Doing so for ten
+// thousand of them takes longer than an operator's call should wait for.
+func finish(streams []*Stream) {
+	if len(streams) == 0 {
+		return
+	}
+	go func() {
+		for _, s := range streams {
+			s.conn.Finish(s.err)
+		}
+	}()
+}
+
+// concerned finds the streams whose caller may not be good any more, and those
+// whose grants may have moved.
+func (r *Registry) concerned(changes []storage.Change) (doubtful, moved map[*Stream]struct{}) {
+	doubtful, moved = map[*Stream]struct{}{}, map[*Stream]struct{}{}
+	grants := map[string]grantChanges{}
+	for _, c := range changes {
+		switch c.Kind {
+		case storage.KindCertificate:
+			if certificate, revoked := r.Directory.RevokedCertificate(c.ID); revoked {
+				r.collect(ofCertificate, certificate.Serial, doubtful)
+			}
+		case storage.KindGrant:
+			r.collectGrant(c.ID, grants)
+		default:
+			if relation, ok := direct[c.Kind]; ok {
+				r.collect(relation, c.ID, doubtful)
+			}
+		}
+	}
+	for tenantID, changed := range grants {
+		tenants := map[*Stream]struct{}{}
+		r.collect(ofTenant, tenantID, tenants)
+		for s := range tenants {
+			if s.uses(changed) {
+				moved[s] = struct{}{}
+			}
+		}
+	}
+	return doubtful, moved
+}
+
+// collect adds the streams under the key.
+func (r *Registry) collect(by relation, key string, to map[*Stream]struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.index.all(by, key) {
+		to[s] = struct{}{}
+	}
+}
+
+// grantChanges are the grants of a tenant that came, changed or went: the ids
+// of all, the names of those that are still there.
+type grantChanges struct {
+	ids, names map[string]struct{}
+}
+
+// collectGrant adds the grant to its tenant's. A grant that is gone and to
+// which no stream has subscribed concerns none.
+func (r *Registry) collectGrant(id string, to map[string]grantChanges) {
+	g, ok := r.Directory.Grant(id)
+	if !ok {
+		r.mu.Lock()
+		g.TenantID = r.watched[id].tenantID
+		r.mu.Unlock()
+	}
+	if g.TenantID == "" {
+		return
+	}
+	changed, ok := to[g.TenantID]
+	if !ok {
+		changed = grantChanges{ids: map[string]struct{}{}, names: map[string]struct{}{}}
+		to[g.TenantID] = changed
+	}
+	changed.ids[id] = struct{}{}
+	if g.Name != "" {
+		changed.names[g.Name] = struct{}{}
+	}
+}
+
+// uses says whether the changes may concern the stream.
+func (s *Stream) uses(changed grantChanges) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all {
+		return true
+	}
+	for _, e := range s.entries {
+		if _, named := changed.names[e.name]; named {
+			return true
+		}
+		if e.supply == nil {
+			continue
+		}
+		if _, supplied := changed.ids[e.supply.grantID]; supplied {
+			return true
+		}
+	}
+	return false
+}
