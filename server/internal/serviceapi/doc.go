@@ -1,0 +1,2 @@
+// Package serviceapi translates DelegationService, and decides nothing.
+package serviceapi
