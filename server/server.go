@@ -1,0 +1,432 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/adminapi"
+	"github.com/stokerd/stoker/server/internal/agentapi"
+	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/delegation"
+	"github.com/stokerd/stoker/server/internal/directory"
+	"github.com/stokerd/stoker/server/internal/enrollment"
+	"github.com/stokerd/stoker/server/internal/entitlement"
+	"github.com/stokerd/stoker/server/internal/issuer"
+	"github.com/stokerd/stoker/server/internal/lease"
+	"github.com/stokerd/stoker/server/internal/metrics"
+	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/secret"
+	"github.com/stokerd/stoker/server/internal/serviceapi"
+	"github.com/stokerd/stoker/server/internal/storage"
+	"github.com/stokerd/stoker/server/internal/stream"
+)
+
+// The limits of one connection and call. They are not settings: no agent needs
+// more, and whoever sends more is no agent.
+const (
+	maxMessage     = 256 << 10
+	maxHeaderList  = 16 << 10
+	maxStreams     = 64 // open calls a connection
+	handshakeLimit = 15 * time.Second
+	// A connection that has been silent for so long is asked, and closed if
+	// it does not answer.
+	keepaliveAfter  = time.Minute
+	keepaliveAnswer = 20 * time.Second
+	// Clients may ask every ten seconds; agents do every twenty.
+	keepaliveLeast = 10 * time.Second
+)
+
+// Server is one broker. New makes it; Run serves until it is told to stop.
+type Server struct {
+	config Config
+	log    *slog.Logger
+
+	store     storage.Store
+	sink      *audit.File
+	trail     *audit.Trail
+	directory *directory.Directory
+	authority *pki.Authority // nil with a PKI of the provider's own
+	reloader  *pki.Reloader
+	keyring   *authn.Keyring
+	passwords *authn.Passwords
+	who       *authn.Authenticator
+	issuers   map[string]*issuer.STS
+	leases    *lease.Manager
+	streams   *stream.Registry
+	pageKey   secret.String
+
+	registry *prometheus.Registry
+	metrics  *metrics.Metrics
+	ready    *readiness
+	main     endpoint
+	enroll   endpoint
+	opsAt    net.Listener
+}
+
+// endpoint is one gRPC server with its listener.
+type endpoint struct {
+	server   *grpc.Server
+	listener net.Listener
+}
+
+// New opens and checks everything that a broker needs, listeners included, and
+// undoes it all if something is wrong. The broker owns the logger's use, not
+// its output.
+func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error) {
+	var problems []error
+	c.check(func(path, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, args...)))
+	})
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	c.setDefaults()
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	for _, step := range []func(context.Context) error{
+		s.openState, s.openIdentity, s.openIssuing, s.openStreams, s.openEndpoints,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Addr is where the gRPC listener listens.
+func (s *Server) Addr() net.Addr { return s.main.listener.Addr() }
+
+// EnrollmentAddr is where new agents enroll; nil where they do not.
+func (s *Server) EnrollmentAddr() net.Addr {
+	if s.enroll.listener == nil {
+		return nil
+	}
+	return s.enroll.listener.Addr()
+}
+
+// OperationsAddr is where metrics and probes are served; nil if they are off.
+func (s *Server) OperationsAddr() net.Addr {
+	if s.opsAt == nil {
+		return nil
+	}
+	return s.opsAt.Addr()
+}
+
+// openState opens storage, the directory and the audit trail.
+func (s *Server) openState(ctx context.Context) (err error) {
+	sealer, err := openSealer(s.config)
+	if err != nil {
+		return err
+	}
+	if s.store, err = openStorage(ctx, s.config.Storage, s.log); err != nil {
+		return err
+	}
+	if s.sink, err = openSink(s.config.Audit); err != nil {
+		return err
+	}
+	if s.trail, err = openTrail(ctx, s.store, sealer, audit.Options{Log: s.log, Committed: s.metrics.Committed}, s.sink); err != nil {
+		return err
+	}
+	if s.directory, err = directory.Open(ctx, s.store, s.log); err != nil {
+		return err
+	}
+	pages, err := obtainKey(ctx, s.store, sealer, purposePages, randomKey)
+	if err != nil {
+		return err
+	}
+	s.pageKey = secret.New(string(pages.private))
+	if s.config.TLS == (TLSConfig{}) {
+		if s.authority, err = obtainAuthority(ctx, s.store, sealer, s.config.TrustDomain); err != nil {
+			return err
+		}
+	}
+	s.keyring, err = authn.OpenKeyring(ctx, authn.KeyringConfig{
+		Keys: s.store, Sealer: sealer, SessionLifetime: s.config.Sessions.Lifetime, Log: s.log,
+	})
+	return err
+}
+
+// openIdentity opens what decides who somebody is.
+func (s *Server) openIdentity(context.Context) (err error) {
+	s.reloader, err = pki.NewReloader(pki.ReloaderConfig{
+		Certificate: s.config.TLS.Certificate, Key: s.config.TLS.Key, ClientCA: s.config.TLS.ClientAuthorities,
+		CRL: s.config.TLS.RevocationList, Names: s.config.Names, Authority: s.authority, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	if s.passwords, err = authn.NewPasswords(authn.PasswordsConfig{}); err != nil {
+		return err
+	}
+	operators := make(map[string]authn.Role, len(s.config.Operators))
+	for name, role := range s.config.Operators {
+		operators[name] = authn.Role(role)
+	}
+	services := make(map[string]authn.ServiceRule, len(s.config.Services))
+	for name, rule := range s.config.Services {
+		services[name] = authn.ServiceRule(rule)
+	}
+	tokens, err := authn.NewTokens(s.config.TrustDomain, s.keyring)
+	if err != nil {
+		return err
+	}
+	s.who, err = authn.New(authn.Config{
+		TrustDomain: s.config.TrustDomain, Directory: s.directory, Users: s.store, Sessions: s.store,
+		Tokens: tokens, Passwords: s.passwords, Trail: s.trail, RevocationList: s.reloader,
+		Operators: operators, Services: services, SessionLifetime: s.config.Sessions.Lifetime, Log: s.log,
+	})
+	return err
+}
+
+// openIssuing opens the STS accounts and the leases. What cannot work with the
+// keys that were found stops the start; an STS that is away does not.
+func (s *Server) openIssuing(ctx context.Context) error {
+	var problems []error
+	accounts := make(map[string]lease.Account, len(s.config.Accounts))
+	for name, a := range s.config.Accounts {
+		sts, err := issuer.New(ctx, issuer.Account{
+			Name: name, Region: a.Region, Endpoint: a.Endpoint, Profile: a.Profile, RoleARN: a.RoleARN, ExternalID: a.ExternalID,
+			Method: issuer.Method(a.Method), MaxLifetime: a.MaxLifetime, MinLifetime: a.MinLifetime, RatePerSecond: a.Rate, Credentials: a.Keys,
+		})
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		s.issuers[name] = sts
+		if err := s.checkAccount(ctx, name, sts); err != nil {
+			problems = append(problems, err)
+		}
+		account := sts.Account()
+		accounts[name] = lease.Account{
+			Issuer: sts, Rate: a.Rate, MinLifetime: account.MinLifetime, MaxLifetime: account.MaxLifetime,
+		}
+	}
+	if len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	rights := entitlement.New(s.directory, s.who)
+	var err error
+	s.leases, err = lease.New(lease.Config{
+		Accounts: accounts, Authority: rights, Trail: s.trail, History: s.store, Log: s.log, Observer: s.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	// In this order: tokens must verify under new keys before streams are
+	// looked at, and a stream that ends takes its leases' subscribers along.
+	s.directory.Observe(s.keyring.Changed)
+	s.directory.Observe(rights.Forget)
+	s.directory.Observe(s.leases.Changed)
+	return nil
+}
+
+// checkAccount says what is wrong or odd about an account.
+func (s *Server) checkAccount(ctx context.Context, name string, sts *issuer.STS) error {
+	findings, err := sts.Check(ctx)
+	if err != nil {
+		return err
+	}
+	var fatal []error
+	for _, f := range findings {
+		switch f.Severity {
+		case issuer.Fatal:
+			fatal = append(fatal, errors.New(f.Message))
+		case issuer.Warning:
+			s.log.WarnContext(ctx, "account", "account", name, "finding", f.Message)
+		default:
+			s.log.InfoContext(ctx, "account", "account", name, "finding", f.Message)
+		}
+	}
+	return errors.Join(fatal...)
+}
+
+// openStreams opens the registry of streams.
+func (s *Server) openStreams(context.Context) (err error) {
+	s.streams, err = stream.New(stream.Config{Directory: s.directory, Checker: s.who, Leases: stream.Managed(s.leases), Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.directory.Observe(s.streams.Changed)
+	return nil
+}
+
+// openEndpoints registers the services and opens the listeners.
+func (s *Server) openEndpoints(ctx context.Context) error {
+	calls := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram())
+	s.registry.MustRegister(calls, s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	desk := enrollment.New(enrollment.Config{
+		Authority: s.signer(), Directory: s.directory, Tokens: s.store, Certificates: s.store, Trail: s.trail,
+		Lifetime: s.certificateLifetime(), Log: s.log,
+	})
+	s.main.server = grpc.NewServer(append(s.transport(credentials.NewTLS(s.reloader.Mutual())),
+		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who)))...)...)
+	if err := s.registerMain(desk); err != nil {
+		return err
+	}
+	calls.InitializeMetrics(s.main.server)
+	var err error
+	var lc net.ListenConfig
+	if s.main.listener, err = lc.Listen(ctx, "tcp", s.config.Listen); err != nil {
+		return err
+	}
+	if e := s.config.Enrollment; e != nil {
+		s.enroll.server = grpc.NewServer(append(s.transport(credentials.NewTLS(s.reloader.ServerOnly())),
+			chain(layers(s.log, calls, newcomers))...)...)
+		agentapi.RegisterEnrollment(s.enroll.server, desk)
+		if s.enroll.listener, err = lc.Listen(ctx, "tcp", e.Listen); err != nil {
+			return err
+		}
+	}
+	if s.config.Operations != "off" {
+		s.opsAt, err = lc.Listen(ctx, "tcp", s.config.Operations)
+	}
+	return err
+}
+
+// registerMain adds every service of the main listener.
+func (s *Server) registerMain(desk *enrollment.Desk) error {
+	agents, err := agentapi.NewCredentialService(agentapi.CredentialConfig{
+		Streams: s.streams, Directory: s.directory, Leases: s.leases, Checker: s.who, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	sessions, err := agentapi.NewSessionService(s.who)
+	if err != nil {
+		return err
+	}
+	stokerv1.RegisterCredentialServiceServer(s.main.server, agents)
+	stokerv1.RegisterSessionServiceServer(s.main.server, sessions)
+	agentapi.RegisterEnrollment(s.main.server, desk)
+	serviceapi.Register(s.main.server, delegation.New(delegation.Config{
+		Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.trail, Log: s.log,
+	}), s.who)
+	accounts := make(map[string]adminapi.AccountLimits, len(s.issuers))
+	for name, sts := range s.issuers {
+		a := sts.Account()
+		accounts[name] = adminapi.AccountLimits{MinLifetime: a.MinLifetime, MaxLifetime: a.MaxLifetime}
+	}
+	operators, err := adminapi.New(adminapi.Config{
+		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: passwords{s.passwords},
+		Authority: s.signer(), CertificateLifetime: s.certificateLifetime(), TokenLifetime: s.tokenLifetime(),
+		Accounts: accounts, Streams: s.listStreams, PageKey: s.pageKey, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	operators.Register(s.main.server)
+	services := make([]string, 0, 16)
+	for name := range s.main.server.GetServiceInfo() {
+		services = append(services, name)
+	}
+	s.ready = newReadiness(s.log, services,
+		condition{"storage", s.store.Ping},
+		condition{"audit trail", func(context.Context) error { return s.trail.Healthy() }},
+		condition{"change feed", func(context.Context) error { return s.directory.Behind() }},
+	)
+	s.metrics.Attach(metrics.Sources{
+		Leases: s.leases.Stats, Streams: s.streams.Stats, Passwords: s.passwords.Stats,
+		Certificates: s.reloader.Status, Trail: s.trail.Stats, Ready: s.ready.Problem,
+	})
+	healthv1.RegisterHealthServer(s.main.server, s.ready.health)
+	reflection.Register(s.main.server)
+	return nil
+}
+
+// signer is the built-in authority, or a nil interface.
+func (s *Server) signer() adminapi.Authority {
+	if s.authority == nil {
+		return nil
+	}
+	return s.authority
+}
+
+func (s *Server) certificateLifetime() time.Duration {
+	if s.config.Enrollment == nil {
+		return 720 * time.Hour
+	}
+	return s.config.Enrollment.CertificateLifetime
+}
+
+func (s *Server) tokenLifetime() time.Duration {
+	if s.config.Enrollment == nil {
+		return 10 * time.Minute
+	}
+	return s.config.Enrollment.TokenLifetime
+}
+
+// transport is how connections are held and bounded.
+func (s *Server) transport(creds credentials.TransportCredentials) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.Creds(creds),
+		grpc.ConnectionTimeout(handshakeLimit),
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxHeaderListSize(maxHeaderList),
+		grpc.MaxConcurrentStreams(maxStreams),
+		// With TLS beneath, a read buffer of grpc's own saves no system call
+		// and stays allocated for as long as the connection is open.
+		grpc.ReadBufferSize(0),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveAnswer}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
+	}
+}
+
+// passwords gives operators' services the rules for new passwords beside the
+// pool that hashes them.
+type passwords struct{ *authn.Passwords }
+
+func (passwords) Check(p secret.String) error      { return authn.CheckStrength("", "", p) }
+func (passwords) Generate() (secret.String, error) { return authn.Generate() }
+
+// listStreams gives operators' services what is open here.
+func (s *Server) listStreams() []adminapi.Stream {
+	infos, _, err := s.streams.List(stream.Filter{}, "", 1<<30)
+	if err != nil {
+		return nil
+	}
+	listed := make([]adminapi.Stream, len(infos))
+	for i, v := range infos {
+		listed[i] = adminapi.Stream{
+			ID: v.ID, Tenant: v.Tenant, Agent: v.Agent, Login: v.Login, Peer: v.Peer, Client: v.Client,
+			CertificateSerial: v.CertificateSerial, Opened: v.Opened, Pending: v.Pending,
+		}
+		for _, g := range v.Grants {
+			listed[i].Grants = append(listed[i].Grants, adminapi.StreamGrant(g))
+		}
+	}
+	return listed
+}
+
+// Methods lists the full names of the calls that the main listener serves.
+func (s *Server) Methods() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for service, info := range s.main.server.GetServiceInfo() {
+			for _, m := range info.Methods {
+				if !yield("/" + service + "/" + m.Name) {
+					return
+				}
+			}
+		}
+	}
+}
