@@ -1,0 +1,69 @@
+package dev
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// say prints one line with the time.
+func say(out io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(out, time.Now().Format(time.TimeOnly)+"  "+format+"\n", args...)
+}
+
+var banner = template.Must(template.New("banner").Parse(`
+################################################################################
+#  INSECURE: development mode. A local STS, throw-away keys, a known tenant.   #
+#  No S3 accepts these credentials. Never point a real agent at it.            #
+################################################################################
+
+broker {{.Address}}, local STS {{.STS}}, everything else in {{.Dir}}
+user {{.User}}, password in {{.Dir}}/password
+
+Try, in another terminal:
+
+  . {{.Dir}}/env
+  bin/stoker-agent watch
+  bin/stoker-agent exec -- env
+  STOKER_CERT={{.Dir}}/admin.pem STOKER_KEY={{.Dir}}/admin.key bin/stokerctl streams
+  STOKER_CERT={{.Dir}}/admin.pem STOKER_KEY={{.Dir}}/admin.key bin/stokerctl user update {{.User}} --disable
+  grpcurl -cacert {{.Dir}}/ca.pem -cert {{.Dir}}/agent.pem -key {{.Dir}}/agent.key {{.Address}} list
+  grpcurl -cacert {{.Dir}}/ca.pem -cert {{.Dir}}/agent.pem -key {{.Dir}}/agent.key \
+    -H "authorization: Basic $(printf %s "{{.User}}:$(cat {{.Dir}}/password)" | base64 -w0)" \
+    -d '{"subscribe":{}}' {{.Address}} stoker.v1.CredentialService/StreamCredentials
+
+Control-C stops it and removes {{.Dir}}.
+
+`))
+
+// welcome writes the files that the commands use and prints the banner.
+func welcome(o Options, address, sts, password string) error {
+	user := Login + "@" + Tenant
+	absolute, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(o.Dir, "password"), []byte(password), 0o600); err != nil {
+		return err
+	}
+	env := []string{
+		"export STOKER_BROKER=" + address,
+		"export STOKER_CA=" + quote(filepath.Join(absolute, "ca.pem")),
+		"export STOKER_CERT=" + quote(filepath.Join(absolute, "agent.pem")),
+		"export STOKER_KEY=" + quote(filepath.Join(absolute, "agent.key")),
+		"export STOKER_LOGIN=" + user,
+		"export STOKER_PASSWORD_FILE=" + quote(filepath.Join(absolute, "password")),
+	}
+	// The file is written last: it tells a waiting script that all is ready.
+	if err := os.WriteFile(filepath.Join(o.Dir, "env"), []byte(strings.Join(env, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	return banner.Execute(o.Out, map[string]string{"Address": address, "STS": sts, "Dir": o.Dir, "User": user})
+}
+
+// quote makes a text safe for a shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
