@@ -69,17 +69,29 @@ func (r row[T]) selection(hidden ...string) string {
 
 // list reads the rows that the query gives; it begins with a selection.
 func (r row[T]) list(ctx context.Context, q querier, query string, args ...any) ([]T, error) {
-	if err := checkArgs(args); err != nil {
+	var found []T
+	err := r.each(ctx, q, query, args, func(v T) error {
+		found = append(found, v)
+		return nil
+	})
+	if err != nil {
 		return nil, err
+	}
+	return found, nil
+}
+
+// each calls f for each row that the query gives, until f fails.
+func (r row[T]) each(ctx context.Context, q querier, query string, args []any, f func(T) error) error {
+	if err := checkArgs(args); err != nil {
+		return err
 	}
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Close after Next gave false reports nothing new; before that there is an
 	// error to report already.
 	defer func() { _ = rows.Close() }()
-	var found []T
 	for rows.Next() {
 		var v T
 		cells := r.cells(&v)
@@ -88,11 +100,13 @@ func (r row[T]) list(ctx context.Context, q querier, query string, args ...any) 
 			into[i] = c
 		}
 		if err := rows.Scan(into...); err != nil {
-			return nil, err
+			return err
 		}
-		found = append(found, v)
+		if err := f(v); err != nil {
+			return err
+		}
 	}
-	return found, rows.Err()
+	return rows.Err()
 }
 
 // get reads one row; sql.ErrNoRows where there is none.
