@@ -162,7 +162,9 @@ func fromFault(fault error) *Error {
 		return &Error{cause: fault, Message: "the broker's certificate is of another authority than the configured one: " + printable(fault.Error())}
 	case errors.As(fault, &verification):
 		return &Error{cause: fault, Message: "the broker's certificate cannot be verified: " + printable(fault.Error())}
-	case errors.As(fault, &remote) && remote.Op == "remote error":
+	case errors.As(fault, &remote) && remote.Op == "remote error" && strings.Contains(remote.Err.Error(), "certificate"):
+		// The alerts for certificates, and only those, have the word in their
+		// names.
 		return &Error{cause: fault, Message: "the broker refused this agent's certificate: " + printable(remote.Err.Error())}
 	}
 	return &Error{cause: fault, Transient: true, Message: printable(fault.Error())}

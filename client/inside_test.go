@@ -186,7 +186,9 @@ func FuzzHandle(f *testing.F) {
 		}
 		s := newSource(Config{Logger: slog.New(slog.DiscardHandler)})
 		c := &conversation{source: s, welcomed: true, issued: make(map[string]time.Time), stream: deafStream{}}
-		c.handle(m)
+		if err := c.handle(m); err != nil && err.Message == "" {
+			t.Error("an error says nothing")
+		}
 		for _, name := range s.Grants() {
 			if got, err := s.Credential(name); err == nil && (!plain(got.AccessKeyID) || !plain(got.SecretAccessKey) || !plain(got.SessionToken)) {
 				t.Errorf("%q is in use", got.AccessKeyID)

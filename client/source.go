@@ -262,14 +262,12 @@ func (s *Source) missing(grants []string) *CredentialError {
 
 // passes says whether a credential may yet come without anybody's doing.
 func (e *CredentialError) passes() bool {
-	switch e.State {
-	case ErrNoCredentialYet, ErrExpired:
-		return e.Cause == nil || !e.Cause.final()
-	case ErrRevoked:
-		// The broker announces a new credential with this reason.
+	if errors.Is(e.State, ErrRevoked) {
+		// With this reason the broker announces a new credential.
 		return e.Cause != nil && e.Cause.Reason == ReasonGrantChanged
 	}
-	return false
+	supplied := errors.Is(e.State, ErrNoCredentialYet) || errors.Is(e.State, ErrExpired)
+	return supplied && (e.Cause == nil || !e.Cause.final())
 }
 
 // names needs mu.

@@ -3,6 +3,8 @@ package client_test
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -234,30 +236,69 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// TestFailover takes one replica after the other away: by a stop, and by silence.
 func TestFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := clienttest.New(t, clienttest.InMemory()), clienttest.New(t, clienttest.InMemory())
+		a := clienttest.New(t, clienttest.InMemory())
+		b := clienttest.New(t, clienttest.InMemory(), clienttest.AsReplicaOf(a))
 		config := a.Config()
-		// One agent of two brokers would have one certificate for both; here
-		// each broker has an authority of its own, so the first must be away.
-		config.TLS = b.Config().TLS
-		config.Password = b.Config().Password
 		config.Brokers = []string{"a.test:1", "b.test:2"}
 		config.ServerName = clienttest.Host
 		config.Dial = dialers(map[string]*clienttest.Broker{"a.test:1": a, "b.test:2": b})
+		wantBroker := func(source *client.Source, address string) {
+			t.Helper()
+			if got := source.Status(); got.Broker != address || !got.Connected {
+				t.Errorf("connected to %s (%v), want %s: %v", got.Broker, got.Connected, address, got.Err)
+			}
+		}
 		a.Stop()
-		began := time.Now()
 		source := start(t, config)
 		if err := source.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if waited := time.Since(began); waited > time.Second {
-			t.Errorf("the second broker was asked only after %v", waited)
-		}
-		if got := source.Status().Broker; got != "b.test:2" {
-			t.Errorf("connected to %s", got)
+		wantBroker(source, "b.test:2") // and that at once
+		a.Start()
+		b.Stop()
+		time.Sleep(11 * time.Second)
+		wantBroker(source, "a.test:1")
+		b.Start()
+		a.Hang()
+		// Thirty seconds to notice, ten to rest, twenty to find out that the
+		// first one does not let us in.
+		time.Sleep(time.Minute)
+		wantBroker(source, "b.test:2")
+		a.Resume()
+		if b.Logins() != 2 || a.Logins() != 1 {
+			t.Errorf("%d and %d logins", a.Logins(), b.Logins())
 		}
 	})
+}
+
+// TestGarbledTransport connects to something that is no broker.
+func TestGarbledTransport(t *testing.T) {
+	for name, says := range map[string]string{
+		"HTTP/1.1 400 Bad Request\r\n\r\n": "does not look like a TLS handshake",
+		"":                                 "EOF",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			config := clienttest.New(t, clienttest.InMemory()).Config()
+			config.Dial = func(context.Context, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() {
+					_, _ = theirs.Read(make([]byte, 4096))
+					_, _ = io.WriteString(theirs, name)
+					_ = theirs.Close()
+				}()
+				return ours, nil
+			}
+			source := start(t, config)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			if err := source.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), says) {
+				t.Errorf("%q: %v", name, err)
+			}
+		})
+	}
 }
 
 // TestNoFailoverAfterRefusal: a wrong password is not tried at every broker.

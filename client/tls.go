@@ -122,7 +122,7 @@ func (c *watchedConn) Read(b []byte) (int, error) {
 // up, and gRPC does not read once it cannot write.
 func (c *watchedConn) Write(b []byte) (int, error) {
 	n, err := c.Conn.Write(b)
-	if err != nil && c.Conn.SetReadDeadline(time.Now().Add(lastWords)) == nil {
+	if err != nil && c.SetReadDeadline(time.Now().Add(lastWords)) == nil {
 		// Whatever else may come is of no use on this connection.
 		_, _ = c.Read(make([]byte, 1))
 	}

@@ -40,6 +40,7 @@ type settings struct {
 	lifetime  time.Duration
 	heartbeat time.Duration
 	session   time.Duration
+	twin      *Broker
 }
 
 // Option changes how a broker is made.
@@ -61,6 +62,11 @@ func WithHeartbeat(d time.Duration) Option { return func(s *settings) { s.heartb
 
 // WithSession sets how long an access token is good; without it, 12 hours.
 func WithSession(d time.Duration) Option { return func(s *settings) { s.session = d } }
+
+// AsReplicaOf gives a broker the authority, the agent and the password of
+// another, as the replicas of one service have. Access tokens and credentials are
+// not shared.
+func AsReplicaOf(other *Broker) Option { return func(s *settings) { s.twin = other } }
 
 // Broker is a small working broker. Its methods are safe for concurrent use.
 type Broker struct {
@@ -110,8 +116,12 @@ func New(tb testing.TB, options ...Option) *Broker {
 		sessions:  make(map[string]*session),
 		streams:   make(map[*stream]struct{}),
 	}
+	if s.twin != nil {
+		b.authority, b.agent, b.password = s.twin.authority, s.twin.agent, s.twin.Password()
+	} else {
+		b.agent = b.authority.agent(tb, AgentID, life)
+	}
 	b.identity = b.authority.server(tb, Host)
-	b.agent = b.authority.agent(tb, AgentID, life)
 	for _, name := range s.grants {
 		b.grants[name] = nil
 	}

@@ -56,6 +56,20 @@ func newAnswer(c client.Credential) credentialAnswer {
 // retrySoon is what a tool is told to wait where the supply is expected to heal.
 const retrySoon = 5 * time.Second
 
+// states are the answers where a supply gives no cause.
+var states = []struct {
+	state  error
+	code   string
+	status int
+}{
+	{client.ErrNoCredentialYet, "NO_CREDENTIAL_YET", http.StatusServiceUnavailable},
+	{client.ErrExpired, "CREDENTIAL_EXPIRED", http.StatusServiceUnavailable},
+	{client.ErrRevoked, "CREDENTIAL_REVOKED", http.StatusForbidden},
+	{client.ErrNotConfigured, "GRANT_UNKNOWN", http.StatusNotFound},
+	{client.ErrAmbiguous, "GRANT_AMBIGUOUS", http.StatusBadRequest},
+	{client.ErrClosed, "AGENT_STOPPING", http.StatusServiceUnavailable},
+}
+
 // explain turns a supply's error into an answer: 403 where somebody must act,
 // 404 for what is not there, 503 where waiting may help.
 func explain(err error) Refusal {
@@ -63,20 +77,17 @@ func explain(err error) Refusal {
 	if !errors.As(err, &of) {
 		return Refusal{status: http.StatusInternalServerError, Code: "INTERNAL", Message: err.Error()}
 	}
-	f := Refusal{status: http.StatusServiceUnavailable, Message: of.Error(), again: retrySoon}
-	switch of.State {
-	case client.ErrNoCredentialYet:
-		f.Code = "NO_CREDENTIAL_YET"
-	case client.ErrExpired:
-		f.Code = "CREDENTIAL_EXPIRED"
-	case client.ErrRevoked:
-		f.Code, f.status, f.again = "CREDENTIAL_REVOKED", http.StatusForbidden, 0
-	case client.ErrNotConfigured:
-		return Refusal{status: http.StatusNotFound, Code: "GRANT_UNKNOWN", Message: of.Error()}
-	case client.ErrAmbiguous:
-		return Refusal{status: http.StatusBadRequest, Code: "GRANT_AMBIGUOUS", Message: of.Error()}
-	case client.ErrClosed:
-		f.Code = "AGENT_STOPPING"
+	f := Refusal{status: http.StatusServiceUnavailable, Code: "UNAVAILABLE", Message: of.Error(), again: retrySoon}
+	for _, s := range states {
+		if errors.Is(of.State, s.state) {
+			f.Code, f.status = s.code, s.status
+		}
+	}
+	if !f.Transient() {
+		f.again = 0
+	}
+	if f.Unknown() || f.status == http.StatusBadRequest {
+		return f // the question is wrong, whatever the broker says
 	}
 	if of.Cause != nil && of.Cause.Reason != "" {
 		f.Code = string(of.Cause.Reason)
@@ -144,6 +155,7 @@ func refuse(w http.ResponseWriter, err error) {
 
 // WriteProcess writes a credential as the answer of a credential_process.
 func WriteProcess(w io.Writer, c client.Credential) error {
+	//nolint:gosec // G117: handing the secrets to the tool is what it is for
 	return json.NewEncoder(w).Encode(struct {
 		Version         int    `json:"Version"`
 		AccessKeyID     string `json:"AccessKeyId"`

@@ -395,11 +395,13 @@ func TestRunSurvives(t *testing.T) {
 
 // waitFor asks until it is so, for processes that tell nobody.
 func waitFor(done func() bool) error {
+	ticker := time.NewTicker(25 * time.Millisecond)
+	defer ticker.Stop()
 	for range 400 {
 		if done() {
 			return nil
 		}
-		time.Sleep(25 * time.Millisecond)
+		<-ticker.C
 	}
 	return os.ErrDeadlineExceeded
 }
