@@ -267,6 +267,8 @@ func (s *Server) openStreams(context.Context) (err error) {
 		return err
 	}
 	s.directory.Observe(s.streams.Changed)
+	// A new revocation list is no change of the directory's.
+	s.reloader.Observe(s.streams.Recheck)
 	return nil
 }
 
