@@ -7,13 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/term"
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/delivery"
+	"github.com/stokerd/stoker/internal/version"
 )
 
 // passwordVariable has the password, for whoever has no better place. There is
@@ -98,7 +98,7 @@ func (c connection) config(ctx context.Context, to *streams, log *slog.Logger, p
 		ServerName: c.ServerName,
 		Login:      c.Login,
 		Password:   password,
-		Client:     "stoker-agent/" + version() + " " + runtime.GOOS,
+		Client:     "stoker-agent/" + version.String(),
 		Logger:     log,
 	}, errors.Join(problems...)
 }
