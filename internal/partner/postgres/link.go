@@ -146,7 +146,7 @@ func (l *Link) pass() bool {
 	if l.delay > 0 && !l.ended {
 		delay := l.delay
 		l.mu.Unlock()
-		time.Sleep(delay)
+		<-time.After(delay)
 		l.mu.Lock()
 	}
 	return !l.ended

@@ -141,7 +141,7 @@ func testAppendsDoNotStarveWrites(t *testing.T, open Opener) {
 				default:
 				}
 				err := stores[a%len(stores)].AppendAudit(t.Context(), func(int64) (storage.AuditBatch, error) {
-					time.Sleep(2 * time.Millisecond) // so that appends always overlap
+					<-time.After(2 * time.Millisecond) // so that appends always overlap
 					return chain(writer, sequence, 1), nil
 				})
 				if err != nil {
