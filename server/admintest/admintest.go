@@ -49,6 +49,9 @@ type Options struct {
 	// Share has the broker use another's storage, keys and authority: it is
 	// that broker's replica.
 	Share *Broker
+	// Streams has the broker list two open streams, of agents acme/server-1
+	// and borg/server-1.
+	Streams bool
 }
 
 // Broker is a running set of services.
@@ -150,6 +153,9 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
 			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
 		},
+	}
+	if o.Streams {
+		config.Streams = sampleStreams
 	}
 	if o.Configure != nil {
 		o.Configure(&config)
@@ -290,4 +296,38 @@ func (b *Broker) Records(t testing.TB) []storage.AuditRecord {
 		t.Fatal(err)
 	}
 	return records
+}
+
+// Issued records that a credential was issued to agent acme/server-1 under its
+// grant photos, as a broker would that issues any.
+func (b *Broker) Issued(t testing.TB, credentialID, accessKeyID, sessionName string) {
+	t.Helper()
+	_, err := b.Trail.Append(context.Background(), storage.AuditRecord{
+		Event: storage.EventCredentialIssued, Actor: "spiffe://" + TrustDomain + "/tenant/acme/agent/server-1",
+		TenantID: "acme-id", Tenant: "acme", Login: "nightly", Agent: "server-1", Grant: "photos", Account: "main",
+		CredentialID: credentialID, AccessKeyID: accessKeyID, SessionName: sessionName, Expires: time.Now().Add(time.Hour),
+	}, audit.NoFence)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sampleStreams are two streams. One's agent sends a terminal's control
+// characters for its name, as any agent can.
+func sampleStreams() []adminapi.Stream {
+	opened := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return []adminapi.Stream{
+		{
+			ID: "0198c0de-0000-7000-8000-000000000001", TenantID: "acme-id", Tenant: "acme", Agent: "server-1", Login: "nightly",
+			Peer: "192.0.2.1:4711", Client: "stoker-agent/1.0 linux", CertificateSerial: "ab12", Opened: opened, Pending: 1,
+			Grants: []adminapi.StreamGrant{
+				{Grant: "photos", CredentialID: "0198c0de-0000-7000-8000-00000000000c", Expires: opened.Add(time.Hour), Acknowledged: opened.Add(time.Second)},
+				{Grant: "music"},
+			},
+		},
+		{
+			ID: "0198c0de-0000-7000-8000-000000000002", TenantID: "borg-id", Tenant: "borg", Agent: "server-1", Login: "nightly",
+			Peer: "192.0.2.2:4711", Client: "evil\x1b[2Jclient", CertificateSerial: "cd34", Opened: opened.Add(time.Minute),
+		},
+	}
 }
