@@ -212,3 +212,27 @@ func testNewerTables(t *testing.T, server *partner.Server) {
 		t.Error(err)
 	}
 }
+
+// Whatever is passed for a DSN, an error about it repeats nothing of it that
+// could be the password.
+func FuzzDSN(f *testing.F) {
+	for _, dsn := range []string{
+		"", "postgres://", "postgres://u:secret-word@h:5432/d?sslmode=disable", "postgres://u:secret-word@h:port/d",
+		"postgres://u:%secret-word@h/d", "host=h password=secret-word", "host=h password='secret-word", "password=secret-word\x00",
+		"postgres://h?password=secret-word&sslmode=x", "service=secret-word", "sslrootcert=/secret-word", "\\secret-word",
+	} {
+		f.Add(dsn)
+	}
+	f.Fuzz(func(t *testing.T, dsn string) {
+		config, err := parse(dsn)
+		if err == nil {
+			if config.DialFunc == nil || config.ConnectTimeout == 0 || config.RuntimeParams["application_name"] == "" {
+				t.Error("a connection would lack settings")
+			}
+			return
+		}
+		if !errors.Is(err, storage.ErrUnavailable) || strings.Contains(err.Error(), "secret-word") {
+			t.Errorf("error is %v", err)
+		}
+	})
+}

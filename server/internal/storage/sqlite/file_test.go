@@ -266,3 +266,32 @@ func TestFileLockedByAnother(t *testing.T) {
 		t.Errorf("ping after the lock: %v", err)
 	}
 }
+
+// A row that a hand or a fault has changed is an error that names the column,
+// for the calls that meet it.
+func TestUnreadableRow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "stoker.db")
+	s := mustOpen(t, path)
+	defer mustClose(t, s)
+	record := issues("w", 1, 1)
+	record.Records[0].Detail = map[string]string{"k": "v"}
+	if err := s.AppendAudit(t.Context(), func(int64) (storage.AuditBatch, error) { return record, nil }); err != nil {
+		t.Fatal(err)
+	}
+	db, err := connect(path, 1, "immediate", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := db.ExecContext(t.Context(), "UPDATE audit_records SET detail = '{'"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.AuditChain(t.Context(), "w", 1, 10)
+	if !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "column detail") {
+		t.Errorf("error is %v", err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,7 +72,7 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	s.closing, s.close = context.WithCancel(context.Background())
 	if c.Dialect.PrepareHot {
 		// Those of the path from an authorization to its credential.
-		hot := append([]string{queryHead, replaceHead}, s.insertAudit.queries...)
+		hot := slices.Concat([]string{queryHead, replaceHead}, s.insertAudit.queries, s.insertChanges.queries)
 		if err := s.prepare(ctx, hot...); err != nil {
 			return nil, errors.Join(err, s.unprepare())
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -209,14 +210,13 @@ func (e entity[T]) remove(t *tx, id string) error {
 
 // removeWhere deletes the rows that the condition names and notes each change.
 func (e entity[T]) removeWhere(t *tx, condition string, args ...any) error {
-	ids, err := identifiers.list(t.ctx, t, "SELECT id FROM "+e.table+" WHERE "+condition+" ORDER BY id", args...)
+	ids, err := identifiers.list(t.ctx, t, "DELETE FROM "+e.table+" WHERE "+condition+" RETURNING id", args...)
 	if err != nil {
 		return err
 	}
+	slices.Sort(ids)
 	for _, id := range ids {
-		if err := e.remove(t, id); err != nil {
-			return err
-		}
+		t.change(e.kind, id)
 	}
 	return nil
 }

@@ -1,0 +1,39 @@
+package sqlstore
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// What cannot be read into a field is an error that names the column, and
+// never a panic.
+func TestScanRefusesWhatDoesNotFit(t *testing.T) {
+	var (
+		b      bool
+		n      int64
+		s      string
+		at     time.Time
+		blobs  []byte
+		items  []string
+		detail map[string]string
+		other  struct{}
+	)
+	for _, c := range []struct {
+		cell   cell
+		stored any
+	}{
+		{flag("column", &b), "true"}, {flag("column", &b), nil}, {number("column", &n), "1"}, {number("column", &n), nil},
+		{text("column", &s), int64(1)}, {instant("column", &at), "2026-01-01"}, {blob("column", &blobs, 1), "text"},
+		{list("column", &items), int64(1)}, {list("column", &items), "{}"}, {dictionary("column", &detail), "["},
+		{cell{column: "column", field: &other}, "text"},
+	} {
+		err := c.cell.Scan(c.stored)
+		if err == nil || !strings.Contains(err.Error(), "column") {
+			t.Errorf("%T into %T: %v", c.stored, c.cell.field, err)
+		}
+	}
+	if _, err := (cell{column: "column", field: &other}).put(); err == nil {
+		t.Error("a field of an unknown type was stored")
+	}
+}
