@@ -13,6 +13,7 @@ import (
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/lease"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
@@ -135,7 +136,7 @@ func (s *CredentialService) GetCredentials(ctx context.Context, r *stokerv1.GetC
 	}
 	answer := &stokerv1.GetCredentialsResponse{Credentials: make([]*stokerv1.Credential, len(got))}
 	for i := range got {
-		answer.Credentials[i] = credential(&got[i])
+		answer.Credentials[i] = message.Credential(&got[i])
 	}
 	return answer, nil
 }

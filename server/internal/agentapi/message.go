@@ -2,15 +2,14 @@ package agentapi
 
 import (
 	"context"
-	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
-	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/lease"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
 )
@@ -49,19 +48,19 @@ func response(ctx context.Context, m stream.Message) *stokerv1.StreamCredentials
 	switch {
 	case m.Welcome != nil:
 		r.Message = &stokerv1.StreamCredentialsResponse_Welcome{Welcome: &stokerv1.Welcome{
-			Identity:          identity(m.Welcome.Principal),
+			Identity:          message.Identity(m.Welcome.Principal),
 			ServerTime:        timestamppb.New(m.Welcome.Time),
 			HeartbeatInterval: durationpb.New(m.Welcome.Heartbeat),
 			StreamId:          m.Welcome.StreamID,
 		}}
 	case m.Credential != nil:
-		r.Message = &stokerv1.StreamCredentialsResponse_Credential{Credential: credential(m.Credential)}
+		r.Message = &stokerv1.StreamCredentialsResponse_Credential{Credential: message.Credential(m.Credential)}
 	case m.Problem != nil:
 		r.Message = &stokerv1.StreamCredentialsResponse_Problem{Problem: &stokerv1.Problem{
 			Grant:     m.Problem.Grant,
 			Status:    apierr.Status(ctx, m.Problem.Err).Proto(),
-			RetryTime: stamp(m.Problem.RetryAt),
-			GoodUntil: stamp(m.Problem.GoodUntil),
+			RetryTime: message.Time(m.Problem.RetryAt),
+			GoodUntil: message.Time(m.Problem.GoodUntil),
 		}}
 	case m.Revoked != nil:
 		r.Message = &stokerv1.StreamCredentialsResponse_Revocation{Revocation: &stokerv1.Revocation{
@@ -81,65 +80,8 @@ func response(ctx context.Context, m stream.Message) *stokerv1.StreamCredentials
 	return r
 }
 
-// credential translates a credential: here its secrets leave the broker.
-func credential(c *lease.Credential) *stokerv1.Credential {
-	return &stokerv1.Credential{
-		Id:              c.ID,
-		Grant:           c.Grant,
-		AccessKeyId:     c.AccessKeyID,
-		SecretAccessKey: c.SecretAccessKey.Reveal(),
-		SessionToken:    c.SessionToken.Reveal(),
-		IssueTime:       stamp(c.IssuedAt),
-		ExpireTime:      stamp(c.Expires),
-		Target:          target(c.Location, c.Prefix),
-		Access:          access(c.Access),
-	}
-}
-
-func target(l storage.Location, prefix string) *stokerv1.Target {
-	return &stokerv1.Target{
-		Bucket: l.Bucket, Prefix: prefix, Region: l.Region, Endpoint: l.Endpoint, KmsKeyArn: l.KMSKeyARN,
-	}
-}
-
 func summary(g storage.Grant, l storage.Location) *stokerv1.GrantSummary {
 	return &stokerv1.GrantSummary{
-		Name: g.Name, Target: target(l, g.Prefix), Access: access(g.Access), Lifetime: durationpb.New(g.Lifetime),
+		Name: g.Name, Target: message.Target(l, g.Prefix), Access: message.Access(g.Access), Lifetime: durationpb.New(g.Lifetime),
 	}
-}
-
-func access(name string) stokerv1.Access {
-	switch name {
-	case "backup":
-		return stokerv1.Access_ACCESS_BACKUP
-	case "restore":
-		return stokerv1.Access_ACCESS_RESTORE
-	case "maintain":
-		return stokerv1.Access_ACCESS_MAINTAIN
-	case "actions":
-		return stokerv1.Access_ACCESS_ACTIONS
-	default:
-		return stokerv1.Access_ACCESS_UNSPECIFIED
-	}
-}
-
-func identity(p authn.Principal) *stokerv1.Identity {
-	return &stokerv1.Identity{
-		SpiffeId:              p.Certificate.ID,
-		CertificateSerial:     p.Certificate.Serial,
-		CertificateExpireTime: stamp(p.Certificate.NotAfter),
-		Tenant:                p.Tenant,
-		Agent:                 p.Agent,
-		Login:                 p.Login,
-		SessionId:             p.SessionID,
-		SessionExpireTime:     stamp(p.SessionExpires),
-	}
-}
-
-// stamp translates a time; the zero time is left unset.
-func stamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }

@@ -9,6 +9,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/message"
 )
 
 // Sessions begins and ends sessions; *authn.Authenticator is one.
@@ -44,8 +45,8 @@ func (s *SessionService) CreateSession(ctx context.Context, _ *stokerv1.CreateSe
 	p.SessionID, p.SessionExpires = begun.ID, begun.Expires
 	return &stokerv1.CreateSessionResponse{
 		AccessToken: begun.Token.Reveal(), // the one place where it leaves
-		ExpireTime:  stamp(begun.Expires),
-		Identity:    identity(p),
+		ExpireTime:  message.Time(begun.Expires),
+		Identity:    message.Identity(p),
 	}, nil
 }
 
@@ -55,7 +56,7 @@ func (s *SessionService) GetSession(ctx context.Context, _ *stokerv1.GetSessionR
 	if err != nil {
 		return nil, err
 	}
-	return &stokerv1.GetSessionResponse{Identity: identity(p), ServerTime: timestamppb.New(time.Now())}, nil
+	return &stokerv1.GetSessionResponse{Identity: message.Identity(p), ServerTime: timestamppb.New(time.Now())}, nil
 }
 
 // DeleteSession implements the call.
