@@ -194,10 +194,11 @@ func TestRevocationLifted(t *testing.T) {
 	})
 }
 
-// Ten thousand streams lose their right: the last is told within a second.
-func TestRevokeTenThousand(t *testing.T) {
+// Thousands of streams lose their right: the last is told before Changed
+// returns.
+func TestRevokeThousands(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		const agents = 10_000
+		const agents = 3_000
 		for i := range agents {
 			h := holder(i)
 			w.m.Subscribe(h, "g1", nil, deaf{})
@@ -342,7 +343,7 @@ func TestRefusalOvertaken(t *testing.T) {
 		w.trail.set(func(f *fakeTrail) {
 			f.onAppend = func(rec storage.AuditRecord) {
 				if rec.Event == string(audit.CredentialRefused) {
-					time.Sleep(time.Second)
+					pass(time.Second)
 				}
 			}
 		})

@@ -13,7 +13,7 @@ func TestClockStepsForward(t *testing.T) {
 		t.Run(d.String(), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
 				w.sts.wall = w.wall
-				const agents, perSecond = 200, 10
+				const agents, perSecond = 100, 10
 				all := make([]*agent, agents)
 				for i := range all {
 					all[i] = w.subscribe(i)
@@ -37,7 +37,7 @@ func TestClockStepsForward(t *testing.T) {
 				if n := w.sts.count() - calls; n > most {
 					t.Errorf("%d calls, want at most %d: the new credentials count as old", n, most)
 				}
-				after(10 * hour)
+				after(5 * hour)
 				for _, a := range all {
 					a.checkAlwaysSupplied(t)
 				}
@@ -62,13 +62,13 @@ func TestClockStepsBack(t *testing.T) {
 		if n := w.sts.count() - calls; n != 0 {
 			t.Errorf("%d calls because the clock moved back", n)
 		}
-		after(10 * hour)
+		after(5 * hour)
 		for _, a := range all {
 			a.checkAlwaysSupplied(t)
 			// With the clock wrong STS's expiry says less; the duration is
 			// what counts.
-			if n := len(a.credentials()); n > 25 {
-				t.Errorf("agent %d got %d credentials in ten hours", a.n, n)
+			if n := len(a.credentials()); n > 14 {
+				t.Errorf("agent %d got %d credentials in five hours", a.n, n)
 			}
 		}
 	}, quietly)
@@ -126,10 +126,10 @@ func TestClockIsAlwaysWrong(t *testing.T) {
 				h := holder(1)
 				h.Certificate.NotAfter = time.Now().Add(1000 * hour)
 				a := w.subscribeAs(1, h, "g1", nil)
-				after(10 * hour)
+				after(5 * hour)
 				a.checkAlwaysSupplied(t)
-				if n := len(a.credentials()); n > 22 {
-					t.Errorf("%d credentials in ten hours", n)
+				if n := len(a.credentials()); n > 12 {
+					t.Errorf("%d credentials in five hours", n)
 				}
 			}, quietly)
 		})

@@ -51,7 +51,7 @@ func (m *Manager) failForGood(l *lease, p plan, why *reason.Error) {
 	defer l.mu.Unlock()
 	l.phase = resting
 	if l.epoch == p.epoch {
-		l.trouble, l.permanent, l.refused = why, true, termsOf(p.ent)
+		l.trouble, l.permanent, l.refused = why, true, m.terms(p.ent)
 		l.retryAt = m.clock.now().add(m.cfg.Cooldown)
 		for _, s := range l.subs {
 			m.tell(l, s, why)

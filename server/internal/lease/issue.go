@@ -171,7 +171,7 @@ func (m *Manager) install(l *lease, h *holding, renewal bool) {
 	l.stale, l.rejected, l.expiryTold = false, false, false
 	l.clearTrouble()
 	for _, s := range l.subs {
-		s.told = ""
+		s.told = nil
 	}
 	if renewal {
 		m.count.renewed.Add(1)

@@ -67,7 +67,7 @@ func TestRecordedBeforeDelivered(t *testing.T) {
 				t.Errorf("credential %s left without a record", e.Credential.ID)
 			}
 		}
-		w.trail.set(func(f *fakeTrail) { f.onAppend = func(storage.AuditRecord) { time.Sleep(50 * time.Millisecond) } })
+		w.trail.set(func(f *fakeTrail) { f.onAppend = func(storage.AuditRecord) { pass(50 * time.Millisecond) } })
 		w.m.Subscribe(holder(1), "g1", nil, a)
 		after(10 * hour)
 		if n := len(a.credentials()); n < 10 {

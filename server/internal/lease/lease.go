@@ -41,13 +41,10 @@ const (
 type lease struct {
 	key key
 
-	// mu guards what follows, up to the places.
+	// mu guards what follows, up to epoch.
 	mu sync.Mutex
 	// subs are those who are supplied, in the order they came.
-	subs []*Subscription
-	// epoch grows with each change that may concern the lease. An answer of
-	// the authority counts only if the epoch did not move while it was asked.
-	epoch uint32
+	subs  []*Subscription
 	phase phase
 	// ended: no longer in the map; whoever still has a pointer looks again.
 	ended bool
@@ -74,8 +71,8 @@ type lease struct {
 	name string
 	// trouble is why the last attempt failed.
 	trouble *reason.Error
-	// refused are the terms that STS refused for good.
-	refused string
+	// refused is a hash of the terms that STS refused for good.
+	refused uint64
 	// retryAt is when the next attempt may be made; after a permanent refusal,
 	// when a new subscription may make one.
 	retryAt instant
@@ -89,6 +86,10 @@ type lease struct {
 	dueSince instant
 	// issuedAt is the latest IssuedAt given out, in Unix nanoseconds.
 	issuedAt int64
+
+	// epoch grows with each change that may concern the lease. An answer of
+	// the authority counts only if the epoch did not move while it was asked.
+	epoch uint32
 
 	// The queues' lock guards these.
 	place [queueKinds]int32

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sort"
 	"sync"
@@ -154,6 +155,7 @@ type Manager struct {
 	// is delivered.
 	stopping, done chan struct{}
 	closed         atomic.Bool
+	seed           maphash.Seed
 	running        atomic.Bool
 	count          counters
 }
@@ -194,6 +196,7 @@ func New(c Config) (*Manager, error) {
 		kicked:   make(chan struct{}, 1),
 		stopping: make(chan struct{}),
 		done:     make(chan struct{}),
+		seed:     maphash.MakeSeed(),
 	}
 	m.clock.init(c.Now)
 	m.index.init()

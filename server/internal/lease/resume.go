@@ -111,8 +111,8 @@ func (m *Manager) lookAgain(l *lease, s *Subscription, held *Held, cause error) 
 	l.attempts = min(l.attempts, 200) + 1
 	l.lookAt = now.add(l.backoff(now, 0))
 	why := reason.New(reason.StorageUnavailable, "the broker cannot read its records of the credential that is held; it tries again").Because(cause)
-	if s.told != why.Reason || now.since(s.toldAt) >= repeatAfter {
-		s.told, s.toldAt = why.Reason, now
+	if !s.knows(why, now) {
+		s.told, s.toldAt = why, now
 		m.deliver(s, Event{Problem: &Problem{GrantID: l.key.grant, Grant: l.name, Err: why, RetryAt: m.clock.wallAt(l.lookAt)}})
 	}
 	m.settle(l)

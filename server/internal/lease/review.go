@@ -2,6 +2,7 @@ package lease
 
 import (
 	"errors"
+	"hash/maphash"
 
 	"github.com/stokerd/stoker/server/internal/reason"
 )
@@ -118,16 +119,18 @@ func (m *Manager) adopt(l *lease, ent Entitlement) {
 	l.name = ent.Grant.Name
 	l.account = m.accounts[ent.Account]
 	l.stale = l.cur != nil && !l.cur.under(ent)
-	if l.permanent && l.refused != termsOf(ent) {
+	if l.permanent && l.refused != m.terms(ent) {
 		l.clearTrouble()
 	}
 }
 
-// termsOf tells entitlements apart that STS may answer differently.
-func termsOf(ent Entitlement) string { return ent.Account + " " + ent.PolicyHash }
+// terms tells entitlements apart that STS may answer differently.
+func (m *Manager) terms(ent Entitlement) uint64 {
+	return maphash.Comparable(m.seed, [...]string{ent.Account, ent.PolicyHash})
+}
 
 func (l *lease) clearTrouble() {
-	l.trouble, l.permanent, l.refused, l.retryAt, l.attempts = nil, false, "", 0, 0
+	l.trouble, l.permanent, l.refused, l.retryAt, l.attempts = nil, false, 0, 0, 0
 }
 
 // forget drops a credential that was revoked by itself, and says so to those
@@ -153,7 +156,7 @@ func (m *Manager) judge(l *lease, v *verdict) bool {
 	if v.err == nil {
 		s.allowed = true
 		if s.refused != nil {
-			s.refused, s.told = nil, ""
+			s.refused, s.told = nil, nil
 		}
 		m.relocate(s, v.ent.Location.ID)
 		return true
@@ -168,6 +171,7 @@ func (m *Manager) judge(l *lease, v *verdict) bool {
 	had := s.allowed
 	if s.have != "" {
 		m.recordLoss(l, s, v.err)
+		s.past = l.cur
 	}
 	s.allowed, s.refused, s.held, s.looking = false, v.err, nil, false
 	if had {
@@ -210,12 +214,11 @@ func (m *Manager) give(l *lease, s *Subscription) {
 			return
 		}
 	}
-	if cur.bare || s.have == cur.ID || s.past == cur || cur.IssuedAt.UnixNano() <= s.issuedAt {
-		// The last: it was given this one, then told to stop using it.
+	if cur.bare || s.have == cur.ID || s.past == cur {
 		return
 	}
-	s.have, s.issuedAt = cur.ID, cur.IssuedAt.UnixNano()
-	s.held, s.looking, s.told, s.acked = nil, false, "", false
+	s.have, s.held, s.looking = cur.ID, nil, false
+	s.past, s.told, s.ackedAt = nil, nil, 0
 	m.deliver(s, Event{Credential: &cur.Credential})
 }
 

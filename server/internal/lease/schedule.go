@@ -71,7 +71,7 @@ func (m *Manager) fire() {
 // dispatch begins what may begin now and gives how long there is nothing more
 // to do.
 func (m *Manager) dispatch() time.Duration {
-	wait := time.Duration(tick)
+	wait := tick
 	for _, a := range m.order {
 		wait = min(wait, m.serve(a))
 	}

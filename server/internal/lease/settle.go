@@ -44,7 +44,8 @@ func (m *Manager) settleSupplied(l *lease, now instant) {
 	if l.phase != ready {
 		l.phase, l.dueSince = ready, now
 	}
-	if down := m.stand(l, standing{ready: true, key: l.urgency(), wake: wake}); down != nil {
+	m.stand(l, standing{ready: true, key: l.urgency(), wake: wake})
+	if down := m.barred(l.account, now); down != nil {
 		for _, s := range l.subs {
 			m.tell(l, s, down)
 		}
@@ -65,9 +66,8 @@ type standing struct {
 	wake           instant
 }
 
-// stand moves the lease within the queues. Where it has to wait because its
-// account is down it gives the cause.
-func (m *Manager) stand(l *lease, s standing) *reason.Error {
+// stand moves the lease within the queues.
+func (m *Manager) stand(l *lease, s standing) {
 	m.queues.Lock()
 	defer m.queues.Unlock()
 	if l.queued != nil {
@@ -92,12 +92,19 @@ func (m *Manager) stand(l *lease, s standing) *reason.Error {
 		l.queued = l.account
 		l.account.ready.put(l, s.key)
 		m.kick()
-		if g := &l.account.gate; g.closed && g.probeAt > m.clock.now() {
-			return g.cause
-		}
 	case s.waiting:
 		l.queued = l.account
 		l.account.waiting.put(l, s.key)
+	}
+}
+
+// barred says why due leases of the account have to wait, if it is down and
+// not about to be probed.
+func (m *Manager) barred(a *account, now instant) *reason.Error {
+	m.queues.Lock()
+	defer m.queues.Unlock()
+	if a.gate.closed && a.gate.probeAt > now {
+		return a.gate.cause
 	}
 	return nil
 }
@@ -144,7 +151,7 @@ func (m *Manager) tellExpiry(l *lease) {
 	}
 	for _, s := range l.subs {
 		if s.have == l.cur.ID && s.refused == nil {
-			s.told = ""
+			s.told = nil
 			m.tell(l, s, why)
 		}
 	}
@@ -164,10 +171,10 @@ func (m *Manager) queueTrouble(a *account) *reason.Error {
 // last minute.
 func (m *Manager) tell(l *lease, s *Subscription, why *reason.Error) {
 	now := m.clock.now()
-	if !s.eligible() || s.told == why.Reason && now.since(s.toldAt) < repeatAfter {
+	if !s.eligible() || s.knows(why, now) {
 		return
 	}
-	s.told, s.toldAt = why.Reason, now
+	s.told, s.toldAt = why, now
 	p := &Problem{GrantID: l.key.grant, Grant: l.name, Err: why}
 	if !l.permanent {
 		p.RetryAt = m.clock.wallAt(max(l.nextTry(m), now))
@@ -176,6 +183,11 @@ func (m *Manager) tell(l *lease, s *Subscription, why *reason.Error) {
 		p.GoodUntil = l.cur.Expires
 	}
 	m.deliver(s, Event{Problem: p})
+}
+
+// knows says whether the subscriber was told the same a moment ago.
+func (s *Subscription) knows(why *reason.Error, now instant) bool {
+	return s.told != nil && s.told.Reason == why.Reason && now.since(s.toldAt) < repeatAfter
 }
 
 // nextTry is when the lease is tried again, as far as can be told.

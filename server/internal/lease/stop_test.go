@@ -63,7 +63,7 @@ func TestStopCutsOff(t *testing.T) {
 func TestStopWritesWhatWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.authority.deny("tenant:t1", reason.New(reason.TenantDisabled, "disabled"))
-		w.trail.set(func(f *fakeTrail) { f.onAppend = func(storage.AuditRecord) { time.Sleep(100 * time.Millisecond) } })
+		w.trail.set(func(f *fakeTrail) { f.onAppend = func(storage.AuditRecord) { pass(100 * time.Millisecond) } })
 		for i := range 100 {
 			w.subscribe(i)
 		}

@@ -20,33 +20,32 @@ type Subscription struct {
 
 	// held is a credential that the agent says it has, until that is decided.
 	held *Held
-	// past is a credential that this subscriber wants replaced.
+	// past is a credential that this subscriber must not be given: it wants
+	// another, or was told to stop using it.
 	past *holding
 	// refused is why the authority allows nothing.
 	refused *reason.Error
 	// have is the id of the credential it was given, or resumed with.
 	have string
-	// issuedAt is the issue time of the last credential it was given, in Unix
-	// nanoseconds.
-	issuedAt int64
 	// told is the problem it knows of, since toldAt.
-	told    reason.Reason
-	toldAt  instant
-	ackedAt instant
+	told   *reason.Error
+	toldAt instant
+	// ackedAt is when it acknowledged have, in whole seconds on the timeline;
+	// 0: it has not.
+	ackedAt uint32
 	// judged: the authority has been asked. allowed: it last said yes.
 	judged, allowed bool
 	// looking: the history is being asked about held.
 	looking bool
 	// short: its certificate ends too soon for a new credential.
 	short  bool
-	acked  bool
 	closed bool
 	// call: one unary call, which no listing shows.
 	call bool
 
 	// The manager's mu guards these.
-	location string
 	place    [indexKinds]int32
+	location string
 }
 
 // longestID bounds the id of a held credential.
@@ -148,7 +147,7 @@ func (s *Subscription) Acknowledge(credentialID string) {
 	s.lease.mu.Lock()
 	defer s.lease.mu.Unlock()
 	if credentialID != "" && s.have == credentialID {
-		s.acked, s.ackedAt = true, s.manager.clock.now()
+		s.ackedAt = uint32(s.manager.clock.now() / instant(time.Second))
 	}
 }
 
@@ -192,7 +191,8 @@ type Supply struct {
 	// CredentialID is the one it was given or resumed with; empty: none.
 	CredentialID      string
 	IssuedAt, Expires time.Time
-	// AcknowledgedAt is zero until the agent has acknowledged CredentialID.
+	// AcknowledgedAt is zero until the agent has acknowledged CredentialID. It
+	// is kept to the second.
 	AcknowledgedAt time.Time
 	// Problem is what keeps it from a credential, empty if nothing does.
 	Problem reason.Reason
@@ -207,8 +207,8 @@ func (s *Subscription) Supply() Supply {
 	if l.cur != nil && l.cur.ID == s.have {
 		out.IssuedAt, out.Expires = l.cur.IssuedAt, l.cur.Expires
 	}
-	if s.acked {
-		out.AcknowledgedAt = s.manager.clock.wallAt(s.ackedAt)
+	if s.ackedAt > 0 {
+		out.AcknowledgedAt = s.manager.clock.wallAt(instant(s.ackedAt) * instant(time.Second))
 	}
 	switch {
 	case s.refused != nil:

@@ -155,9 +155,12 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world), options ...option
 	})
 }
 
+// pass lets time pass: in a bubble no real time does.
+func pass(d time.Duration) { <-time.After(d) }
+
 // after lets time pass until all is quiet.
 func after(d time.Duration) {
-	time.Sleep(d)
+	pass(d)
 	synctest.Wait()
 }
 
