@@ -1,0 +1,178 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/apierr"
+	"github.com/stokerd/stoker/server/internal/reason"
+)
+
+// odd is a service that misbehaves as it is told.
+type odd struct {
+	stokerv1.UnimplementedSessionServiceServer
+	stokerv1.UnimplementedCredentialServiceServer
+	do func() error
+}
+
+func (o odd) GetSession(context.Context, *stokerv1.GetSessionRequest) (*stokerv1.GetSessionResponse, error) {
+	return &stokerv1.GetSessionResponse{}, o.do()
+}
+
+func (o odd) StreamCredentials(grpc.BidiStreamingServer[stokerv1.StreamCredentialsRequest, stokerv1.StreamCredentialsResponse]) error {
+	return o.do()
+}
+
+type lockedLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// layered serves odd behind the broker's layers, without TLS.
+func layered(t *testing.T, let gate, do func() error) (*grpc.ClientConn, *lockedLog) {
+	t.Helper()
+	log := &lockedLog{}
+	s := grpc.NewServer(chain(layers(slog.New(slog.NewTextHandler(log, nil)), grpcprom.NewServerMetrics(), let))...)
+	stokerv1.RegisterSessionServiceServer(s, odd{do: do})
+	stokerv1.RegisterCredentialServiceServer(s, odd{do: do})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	t.Cleanup(func() {
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn, log
+}
+
+func open(ctx context.Context, _ string) (context.Context, error) { return ctx, nil }
+
+// both makes a unary and a streaming call, and gives their errors.
+func both(t *testing.T, conn *grpc.ClientConn, header *metadata.MD) map[string]error {
+	t.Helper()
+	_, unary := stokerv1.NewSessionServiceClient(conn).GetSession(t.Context(), &stokerv1.GetSessionRequest{}, grpc.Header(header))
+	stream, err := stokerv1.NewCredentialServiceClient(conn).StreamCredentials(t.Context())
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	return map[string]error{"unary": unary, "stream": err}
+}
+
+func TestPanicsAndUnknownErrorsTellTheCallerNothing(t *testing.T) {
+	for name, do := range map[string]func() error{
+		"a panic":          func() error { panic("canary-in-a-panic") },
+		"an unknown error": func() error { return errors.New("canary in an error: dial 10.0.0.1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, log := layered(t, open, do)
+			var header metadata.MD
+			for kind, err := range both(t, conn, &header) {
+				st := status.Convert(err)
+				if st.Code() != codes.Internal || strings.Contains(st.Proto().String(), "canary") {
+					t.Errorf("%s: the caller got %v", kind, st)
+				}
+				if apierr.Reason(st) != reason.Internal {
+					t.Errorf("%s: no reason in %v", kind, st.Details())
+				}
+				id := ""
+				for _, d := range st.Details() {
+					if r, ok := d.(*errdetails.RequestInfo); ok {
+						id = r.GetRequestId()
+					}
+				}
+				if id == "" || !strings.Contains(log.String(), id) {
+					t.Errorf("%s: the request id %q is not in the log", kind, id)
+				}
+			}
+			if len(header.Get(requestIDHeader)) != 1 {
+				t.Errorf("the answer's header has no request id: %v", header)
+			}
+			if !strings.Contains(log.String(), "canary") {
+				t.Error("the log does not have what the caller does not learn")
+			}
+		})
+	}
+}
+
+func TestRefusalsHaveTheirReasonAndOneLogLine(t *testing.T) {
+	conn, log := layered(t, open, func() error { return reason.New(reason.GrantUnknown, "no such grant") })
+	for kind, err := range both(t, conn, &metadata.MD{}) {
+		if st := status.Convert(err); st.Code() != codes.NotFound || apierr.Reason(st) != reason.GrantUnknown {
+			t.Errorf("%s: %v", kind, st)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("%d log lines for two calls:\n%s", n, log)
+	}
+	if !strings.Contains(log.String(), "GRANT_UNKNOWN") {
+		t.Error("the log does not have the reason")
+	}
+}
+
+func TestTheGateStandsBeforeEveryHandler(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	shut := func(_ context.Context, method string) (context.Context, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, method)
+		return nil, reason.New(reason.CallNotAllowed, "no")
+	}
+	conn, _ := layered(t, shut, func() error { t.Error("a handler ran"); return nil })
+	for kind, err := range both(t, conn, &metadata.MD{}) {
+		if apierr.Reason(status.Convert(err)) != reason.CallNotAllowed {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if len(asked) != 2 || asked[0] != stokerv1.SessionService_GetSession_FullMethodName || asked[1] != stokerv1.CredentialService_StreamCredentials_FullMethodName {
+		t.Errorf("the gate was asked about %v", asked)
+	}
+}
+
+// A call that reached the gate without a verified certificate is refused,
+// whatever let it through.
+func TestNoCertificateNoCall(t *testing.T) {
+	conn, _ := layered(t, members("test.example", nil), func() error { t.Error("a handler ran"); return nil })
+	for kind, err := range both(t, conn, &metadata.MD{}) {
+		if apierr.Reason(status.Convert(err)) != reason.CertificateRequired {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
