@@ -29,7 +29,7 @@ func TestIssue(t *testing.T) {
 		}
 		want := issuer.Request{
 			SessionName: request.SessionName, Policy: `{"Statement":[{"g1":1}]}`, Duration: hour,
-			Tags: []issuer.Tag{{Key: "tenant", Value: "t1"}, {Key: "user", Value: "u1"}, {Key: "agent", Value: "a1"}},
+			Tags: []issuer.Tag{{Key: "tenant", Value: "t1"}, {Key: "user", Value: "u1"}, {Key: "agent", Value: "a1"}, {Key: "grant", Value: "g1"}},
 		}
 		if d := cmp.Diff(want, request); d != "" {
 			t.Errorf("the request differs (-want +got):\n%s", d)
@@ -322,7 +322,7 @@ func TestServicesDoNotShare(t *testing.T) {
 		if a.credential() == b.credential() || a.credential() != c.credential() {
 			t.Error("two services share a lease, or one does not with itself")
 		}
-		if got := w.sts.made()[0].request.Tags; len(got) != 1 || got[0].Key != "tenant" {
+		if got := w.sts.made()[0].request.Tags; len(got) != 2 || got[0].Key != "tenant" || got[1].Key != "grant" {
 			t.Errorf("the tags are %v", got)
 		}
 	})

@@ -99,7 +99,7 @@ func (m *Manager) plan(l *lease, a *account, verdicts []verdict, down *reason.Er
 		return plan{}, false
 	}
 	p.id = id.String()
-	p.request.SessionName, p.request.Policy, p.request.Tags = sessionName(id), p.ent.Policy, tags(p.holder)
+	p.request.SessionName, p.request.Policy, p.request.Tags = sessionName(id), p.ent.Policy, tags(p.holder, l.key.grant)
 	return p, true
 }
 
@@ -163,10 +163,12 @@ func sessionName(id uuid.UUID) string {
 	return fmt.Sprintf("stoker-%025s", new(big.Int).SetBytes(id[:]).Text(36))
 }
 
-// tags are the session tags, from ids alone.
-func tags(h Holder) []issuer.Tag {
+// tags are the session tags, from ids alone. Revocations deny sessions by them.
+func tags(h Holder, grantID string) []issuer.Tag {
 	var out []issuer.Tag
-	for _, t := range []issuer.Tag{{Key: "tenant", Value: h.TenantID}, {Key: "user", Value: h.UserID}, {Key: "agent", Value: h.AgentID}} {
+	for _, t := range []issuer.Tag{
+		{Key: "tenant", Value: h.TenantID}, {Key: "user", Value: h.UserID}, {Key: "agent", Value: h.AgentID}, {Key: "grant", Value: grantID},
+	} {
 		if t.Value != "" {
 			out = append(out, t)
 		}
