@@ -49,9 +49,10 @@ func setup(t *testing.T, b *admintest.Broker, env *testscript.Env) error {
 	env.Setenv("STOKER_CERT", cert)
 	env.Setenv("STOKER_KEY", key)
 	env.Setenv("TZ", "UTC")
+	// Under the race detector each process would sleep a second at its end.
+	env.Setenv("GORACE", "atexit_sleep_ms=0")
 	for name, operator := range map[string]string{"OPERATOR": admintest.Operator, "VIEWER": admintest.Viewer, "STRANGER": admintest.Stranger} {
 		_, cert, key := b.Files(t, operator)
-		env.Setenv(name, "--cert="+cert+"\n--key="+key)
 		env.Setenv(name+"_CERT", cert)
 		env.Setenv(name+"_KEY", key)
 	}
@@ -91,4 +92,9 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[0] {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
+}
+
+// command runs a script.
+func command(shell, script string) (output []byte, err error) {
+	return exec.Command(shell, "-c", script).CombinedOutput()
 }

@@ -82,7 +82,7 @@ func (s fleet) ListStreams(ctx context.Context, r *stokerv1.ListStreamsRequest) 
 func (v Stream) message() *stokerv1.Stream {
 	m := &stokerv1.Stream{
 		Id: v.ID, Tenant: v.Tenant, Agent: v.Agent, Login: v.Login, Peer: v.Peer, Client: v.Client,
-		CertificateSerial: v.CertificateSerial, OpenTime: writeTime(v.Opened), Pending: int32(min(v.Pending, 1<<30)), //nolint:gosec // bounded
+		CertificateSerial: v.CertificateSerial, OpenTime: writeTime(v.Opened), Pending: int32(min(v.Pending, 1<<30)),
 	}
 	for _, g := range v.Grants {
 		m.Grants = append(m.Grants, &stokerv1.StreamGrant{
