@@ -26,6 +26,7 @@ const (
 type RevocationState int32
 
 const (
+	// Never sent.
 	RevocationState_REVOCATION_STATE_UNSPECIFIED RevocationState = 0
 	// The broker issues nothing more; credentials already issued live on until
 	// they expire, because the account's configuration does not say otherwise.
@@ -215,6 +216,172 @@ func (x *ListStreamsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// WatchEventsRequest selects records; empty fields select all.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Any of these events, such as "credential.issued"; at most 100.
+	Events []string `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	Tenant string   `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Login  string   `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
+	Agent  string   `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	Grant  string   `protobuf:"bytes,5,opt,name=grant,proto3" json:"grant,omitempty"`
+	// cursor of the last answer received: go on after it, on whichever replica,
+	// also when the broker was restarted. Other fields may differ from the call
+	// that gave it out. Empty: begin at since_time.
+	Cursor string `protobuf:"bytes,6,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// Not before this time; not together with a cursor. Unset: begin with what
+	// happens from now on.
+	SinceTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since_time,json=sinceTime,proto3" json:"since_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WatchEventsRequest) GetEvents() []string {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetSinceTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SinceTime
+	}
+	return nil
+}
+
+// WatchEventsResponse tells of one record, or that the watch is alive: the
+// first answer has no record, and so have those that come every 15 seconds
+// while nothing that was selected happens.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened. Unset: nothing.
+	Record *AuditRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	// Where to go on after this answer. At most 8,192 characters.
+	Cursor string `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"`
+	// How many records retention had removed before the watch came to them. They
+	// may be any, not the selected ones alone.
+	TrimmedRecords int64 `protobuf:"varint,3,opt,name=trimmed_records,json=trimmedRecords,proto3" json:"trimmed_records,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchEventsResponse) GetRecord() *AuditRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetCursor() string {
+	if x != nil {
+		return x.Cursor
+	}
+	return ""
+}
+
+func (x *WatchEventsResponse) GetTrimmedRecords() int64 {
+	if x != nil {
+		return x.TrimmedRecords
+	}
+	return 0
+}
+
 // Stream is one open StreamCredentials call.
 type Stream struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -237,7 +404,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[2]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -249,7 +416,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[2]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -262,7 +429,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{2}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Stream) GetId() string {
@@ -350,7 +517,7 @@ type StreamGrant struct {
 
 func (x *StreamGrant) Reset() {
 	*x = StreamGrant{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[3]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +529,7 @@ func (x *StreamGrant) String() string {
 func (*StreamGrant) ProtoMessage() {}
 
 func (x *StreamGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[3]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +542,7 @@ func (x *StreamGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamGrant.ProtoReflect.Descriptor instead.
 func (*StreamGrant) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{3}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StreamGrant) GetGrant() string {
@@ -430,7 +597,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[4]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +609,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[4]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +622,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{4}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RevokeRequest) GetTarget() isRevokeRequest_Target {
@@ -594,7 +761,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[5]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +773,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[5]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +786,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{5}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RevokeResponse) GetRevocations() []*RevocationRecord {
@@ -662,7 +829,7 @@ type RevocationRecord struct {
 
 func (x *RevocationRecord) Reset() {
 	*x = RevocationRecord{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +841,7 @@ func (x *RevocationRecord) String() string {
 func (*RevocationRecord) ProtoMessage() {}
 
 func (x *RevocationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +854,7 @@ func (x *RevocationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevocationRecord.ProtoReflect.Descriptor instead.
 func (*RevocationRecord) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{6}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RevocationRecord) GetId() string {
@@ -776,7 +943,7 @@ type ListRevocationsRequest struct {
 
 func (x *ListRevocationsRequest) Reset() {
 	*x = ListRevocationsRequest{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +955,7 @@ func (x *ListRevocationsRequest) String() string {
 func (*ListRevocationsRequest) ProtoMessage() {}
 
 func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +968,7 @@ func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{7}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRevocationsRequest) GetShowExpired() bool {
@@ -837,7 +1004,7 @@ type ListRevocationsResponse struct {
 
 func (x *ListRevocationsResponse) Reset() {
 	*x = ListRevocationsResponse{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +1016,7 @@ func (x *ListRevocationsResponse) String() string {
 func (*ListRevocationsResponse) ProtoMessage() {}
 
 func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +1029,7 @@ func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{8}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListRevocationsResponse) GetRevocations() []*RevocationRecord {
@@ -883,7 +1050,7 @@ var File_stoker_v1_fleet_service_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dstoker/v1/fleet_service.proto\x12\tstoker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"~\n" +
+	"\x1dstoker/v1/fleet_service.proto\x12\tstoker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstoker/v1/audit_service.proto\"~\n" +
 	"\x12ListStreamsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x1b\n" +
@@ -892,7 +1059,20 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\"j\n" +
 	"\x13ListStreamsResponse\x12+\n" +
 	"\astreams\x18\x01 \x03(\v2\x11.stoker.v1.StreamR\astreams\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xba\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +
+	"\x12WatchEventsRequest\x12\x16\n" +
+	"\x06events\x18\x01 \x03(\tR\x06events\x12\x16\n" +
+	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05login\x18\x03 \x01(\tR\x05login\x12\x14\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\x12\x14\n" +
+	"\x05grant\x18\x05 \x01(\tR\x05grant\x12\x16\n" +
+	"\x06cursor\x18\x06 \x01(\tR\x06cursor\x129\n" +
+	"\n" +
+	"since_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tsinceTime\"\x86\x01\n" +
+	"\x13WatchEventsResponse\x12.\n" +
+	"\x06record\x18\x01 \x01(\v2\x16.stoker.v1.AuditRecordR\x06record\x12\x16\n" +
+	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12'\n" +
+	"\x0ftrimmed_records\x18\x03 \x01(\x03R\x0etrimmedRecords\"\xba\x02\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x14\n" +
@@ -955,9 +1135,10 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\x18REVOCATION_STATE_PENDING\x10\x02\x12\x1c\n" +
 	"\x18REVOCATION_STATE_APPLIED\x10\x03\x12\x1b\n" +
 	"\x17REVOCATION_STATE_FAILED\x10\x04\x12\x1c\n" +
-	"\x18REVOCATION_STATE_EXPIRED\x10\x052\xf5\x01\n" +
+	"\x18REVOCATION_STATE_EXPIRED\x10\x052\xc5\x02\n" +
 	"\fFleetService\x12L\n" +
-	"\vListStreams\x12\x1d.stoker.v1.ListStreamsRequest\x1a\x1e.stoker.v1.ListStreamsResponse\x12=\n" +
+	"\vListStreams\x12\x1d.stoker.v1.ListStreamsRequest\x1a\x1e.stoker.v1.ListStreamsResponse\x12N\n" +
+	"\vWatchEvents\x12\x1d.stoker.v1.WatchEventsRequest\x1a\x1e.stoker.v1.WatchEventsResponse0\x01\x12=\n" +
 	"\x06Revoke\x12\x18.stoker.v1.RevokeRequest\x1a\x19.stoker.v1.RevokeResponse\x12X\n" +
 	"\x0fListRevocations\x12!.stoker.v1.ListRevocationsRequest\x1a\".stoker.v1.ListRevocationsResponseB4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
@@ -974,42 +1155,49 @@ func file_stoker_v1_fleet_service_proto_rawDescGZIP() []byte {
 }
 
 var file_stoker_v1_fleet_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stoker_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_stoker_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_stoker_v1_fleet_service_proto_goTypes = []any{
 	(RevocationState)(0),            // 0: stoker.v1.RevocationState
 	(*ListStreamsRequest)(nil),      // 1: stoker.v1.ListStreamsRequest
 	(*ListStreamsResponse)(nil),     // 2: stoker.v1.ListStreamsResponse
-	(*Stream)(nil),                  // 3: stoker.v1.Stream
-	(*StreamGrant)(nil),             // 4: stoker.v1.StreamGrant
-	(*RevokeRequest)(nil),           // 5: stoker.v1.RevokeRequest
-	(*RevokeResponse)(nil),          // 6: stoker.v1.RevokeResponse
-	(*RevocationRecord)(nil),        // 7: stoker.v1.RevocationRecord
-	(*ListRevocationsRequest)(nil),  // 8: stoker.v1.ListRevocationsRequest
-	(*ListRevocationsResponse)(nil), // 9: stoker.v1.ListRevocationsResponse
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*WatchEventsRequest)(nil),      // 3: stoker.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),     // 4: stoker.v1.WatchEventsResponse
+	(*Stream)(nil),                  // 5: stoker.v1.Stream
+	(*StreamGrant)(nil),             // 6: stoker.v1.StreamGrant
+	(*RevokeRequest)(nil),           // 7: stoker.v1.RevokeRequest
+	(*RevokeResponse)(nil),          // 8: stoker.v1.RevokeResponse
+	(*RevocationRecord)(nil),        // 9: stoker.v1.RevocationRecord
+	(*ListRevocationsRequest)(nil),  // 10: stoker.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil), // 11: stoker.v1.ListRevocationsResponse
+	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
+	(*AuditRecord)(nil),             // 13: stoker.v1.AuditRecord
 }
 var file_stoker_v1_fleet_service_proto_depIdxs = []int32{
-	3,  // 0: stoker.v1.ListStreamsResponse.streams:type_name -> stoker.v1.Stream
-	10, // 1: stoker.v1.Stream.open_time:type_name -> google.protobuf.Timestamp
-	4,  // 2: stoker.v1.Stream.grants:type_name -> stoker.v1.StreamGrant
-	10, // 3: stoker.v1.StreamGrant.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 4: stoker.v1.StreamGrant.acknowledge_time:type_name -> google.protobuf.Timestamp
-	7,  // 5: stoker.v1.RevokeResponse.revocations:type_name -> stoker.v1.RevocationRecord
-	0,  // 6: stoker.v1.RevocationRecord.state:type_name -> stoker.v1.RevocationState
-	10, // 7: stoker.v1.RevocationRecord.before_time:type_name -> google.protobuf.Timestamp
-	10, // 8: stoker.v1.RevocationRecord.until_time:type_name -> google.protobuf.Timestamp
-	7,  // 9: stoker.v1.ListRevocationsResponse.revocations:type_name -> stoker.v1.RevocationRecord
-	1,  // 10: stoker.v1.FleetService.ListStreams:input_type -> stoker.v1.ListStreamsRequest
-	5,  // 11: stoker.v1.FleetService.Revoke:input_type -> stoker.v1.RevokeRequest
-	8,  // 12: stoker.v1.FleetService.ListRevocations:input_type -> stoker.v1.ListRevocationsRequest
-	2,  // 13: stoker.v1.FleetService.ListStreams:output_type -> stoker.v1.ListStreamsResponse
-	6,  // 14: stoker.v1.FleetService.Revoke:output_type -> stoker.v1.RevokeResponse
-	9,  // 15: stoker.v1.FleetService.ListRevocations:output_type -> stoker.v1.ListRevocationsResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 0: stoker.v1.ListStreamsResponse.streams:type_name -> stoker.v1.Stream
+	12, // 1: stoker.v1.WatchEventsRequest.since_time:type_name -> google.protobuf.Timestamp
+	13, // 2: stoker.v1.WatchEventsResponse.record:type_name -> stoker.v1.AuditRecord
+	12, // 3: stoker.v1.Stream.open_time:type_name -> google.protobuf.Timestamp
+	6,  // 4: stoker.v1.Stream.grants:type_name -> stoker.v1.StreamGrant
+	12, // 5: stoker.v1.StreamGrant.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 6: stoker.v1.StreamGrant.acknowledge_time:type_name -> google.protobuf.Timestamp
+	9,  // 7: stoker.v1.RevokeResponse.revocations:type_name -> stoker.v1.RevocationRecord
+	0,  // 8: stoker.v1.RevocationRecord.state:type_name -> stoker.v1.RevocationState
+	12, // 9: stoker.v1.RevocationRecord.before_time:type_name -> google.protobuf.Timestamp
+	12, // 10: stoker.v1.RevocationRecord.until_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: stoker.v1.ListRevocationsResponse.revocations:type_name -> stoker.v1.RevocationRecord
+	1,  // 12: stoker.v1.FleetService.ListStreams:input_type -> stoker.v1.ListStreamsRequest
+	3,  // 13: stoker.v1.FleetService.WatchEvents:input_type -> stoker.v1.WatchEventsRequest
+	7,  // 14: stoker.v1.FleetService.Revoke:input_type -> stoker.v1.RevokeRequest
+	10, // 15: stoker.v1.FleetService.ListRevocations:input_type -> stoker.v1.ListRevocationsRequest
+	2,  // 16: stoker.v1.FleetService.ListStreams:output_type -> stoker.v1.ListStreamsResponse
+	4,  // 17: stoker.v1.FleetService.WatchEvents:output_type -> stoker.v1.WatchEventsResponse
+	8,  // 18: stoker.v1.FleetService.Revoke:output_type -> stoker.v1.RevokeResponse
+	11, // 19: stoker.v1.FleetService.ListRevocations:output_type -> stoker.v1.ListRevocationsResponse
+	16, // [16:20] is the sub-list for method output_type
+	12, // [12:16] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_stoker_v1_fleet_service_proto_init() }
@@ -1017,7 +1205,8 @@ func file_stoker_v1_fleet_service_proto_init() {
 	if File_stoker_v1_fleet_service_proto != nil {
 		return
 	}
-	file_stoker_v1_fleet_service_proto_msgTypes[4].OneofWrappers = []any{
+	file_stoker_v1_audit_service_proto_init()
+	file_stoker_v1_fleet_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*RevokeRequest_Tenant)(nil),
 		(*RevokeRequest_User)(nil),
 		(*RevokeRequest_Agent)(nil),
@@ -1031,7 +1220,7 @@ func file_stoker_v1_fleet_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stoker_v1_fleet_service_proto_rawDesc), len(file_stoker_v1_fleet_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	FleetService_ListStreams_FullMethodName     = "/stoker.v1.FleetService/ListStreams"
+	FleetService_WatchEvents_FullMethodName     = "/stoker.v1.FleetService/WatchEvents"
 	FleetService_Revoke_FullMethodName          = "/stoker.v1.FleetService/Revoke"
 	FleetService_ListRevocations_FullMethodName = "/stoker.v1.FleetService/ListRevocations"
 )
@@ -33,6 +34,13 @@ type FleetServiceClient interface {
 	// ListStreams lists the streams open on the replica that answers, oldest
 	// first.
 	ListStreams(ctx context.Context, in *ListStreamsRequest, opts ...grpc.CallOption) (*ListStreamsResponse, error)
+	// WatchEvents sends what happens on every replica, within about a second of
+	// its record in the audit trail, until the caller ends it. The records of one
+	// writer come in order, none left out and none twice; those of several come
+	// nearly in order of time. A caller that reads slowly falls behind, and
+	// delays nobody else. When the broker stops, the call ends with DRAINING: go
+	// on elsewhere with the last cursor.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
@@ -59,6 +67,25 @@ func (c *fleetServiceClient) ListStreams(ctx context.Context, in *ListStreamsReq
 	}
 	return out, nil
 }
+
+func (c *fleetServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[0], FleetService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
 func (c *fleetServiceClient) Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -89,6 +116,13 @@ type FleetServiceServer interface {
 	// ListStreams lists the streams open on the replica that answers, oldest
 	// first.
 	ListStreams(context.Context, *ListStreamsRequest) (*ListStreamsResponse, error)
+	// WatchEvents sends what happens on every replica, within about a second of
+	// its record in the audit trail, until the caller ends it. The records of one
+	// writer come in order, none left out and none twice; those of several come
+	// nearly in order of time. A caller that reads slowly falls behind, and
+	// delays nobody else. When the broker stops, the call ends with DRAINING: go
+	// on elsewhere with the last cursor.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
@@ -108,6 +142,9 @@ type UnimplementedFleetServiceServer struct{}
 
 func (UnimplementedFleetServiceServer) ListStreams(context.Context, *ListStreamsRequest) (*ListStreamsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListStreams not implemented")
+}
+func (UnimplementedFleetServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedFleetServiceServer) Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
@@ -153,6 +190,17 @@ func _FleetService_ListStreams_Handler(srv interface{}, ctx context.Context, dec
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _FleetService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
 func _FleetService_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeRequest)
@@ -210,6 +258,12 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _FleetService_ListRevocations_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _FleetService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "stoker/v1/fleet_service.proto",
 }

@@ -26,6 +26,7 @@ const (
 type Access int32
 
 const (
+	// Refused in requests.
 	Access_ACCESS_UNSPECIFIED Access = 0
 	// List, get, put, abort; delete only under "locks/" directories. Protects
 	// what is already there only in a bucket with versioning or Object Lock,
@@ -178,7 +179,8 @@ type Credential struct {
 	SecretAccessKey string `protobuf:"bytes,4,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
 	// Secret, of no fixed length.
 	SessionToken string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
-	// By the broker's clock. On one stream, strictly increasing for each grant.
+	// By the broker's clock. On one stream, strictly increasing for each grant
+	// for as long as the stream is subscribed to it.
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
 	// By the STS's clock.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
