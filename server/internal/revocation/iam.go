@@ -300,7 +300,7 @@ func (s subject) explain(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	cause := ""
+	var cause string
 	api, answered := errors.AsType[smithy.APIError](err)
 	request, sent := errors.AsType[*url.Error](err)
 	switch {

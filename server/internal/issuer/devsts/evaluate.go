@@ -122,10 +122,8 @@ func plain(values []string) error {
 
 func readCondition(operator, key string, raw json.RawMessage) (condition, error) {
 	c := condition{key: strings.ToLower(key)}
-	name := operator
-	if name, c.ifExists = strings.CutSuffix(operator, "IfExists"); c.ifExists {
-		operator = name
-	}
+	name, ifExists := strings.CutSuffix(operator, "IfExists")
+	operator, c.ifExists = name, ifExists
 	if strings.HasPrefix(name, "StringNot") {
 		c.negated, operator = true, "String"+strings.TrimPrefix(name, "StringNot")
 	}

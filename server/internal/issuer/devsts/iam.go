@@ -264,12 +264,12 @@ func (s *STS) InlinePolicy(arn, policy string) string {
 // federated user's are the ones of the user who asked for the session.
 func (s *STS) inlineStatements(p *principal) []statement {
 	key := ""
-	switch {
-	case p.kind == roleSession:
+	switch p.kind {
+	case roleSession:
 		key = "role/" + p.session.Role
-	case p.kind == federatedUser:
+	case federatedUser:
 		_, key, _ = strings.Cut(p.session.Caller, s.config.AccountID+":")
-	case p.kind == iamUser:
+	case iamUser:
 		_, key, _ = strings.Cut(p.arn, s.config.AccountID+":")
 	}
 	s.mu.Lock()
