@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -13,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/stokerd/stoker/internal/atomicfile"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -56,7 +56,7 @@ func (c *agentCertificate) Run(a *api) error {
 	}{
 		{keyFile, keyPEM, 0o600}, {certificateFile, bundle.GetCertificatePem(), 0o644}, {authorityFile, bundle.GetAuthorityPem(), 0o644},
 	} {
-		if err := replaceFile(filepath.Join(c.Out, f.name), f.data, f.mode); err != nil {
+		if err := atomicfile.Write(filepath.Join(c.Out, f.name), f.data, f.mode); err != nil {
 			return err
 		}
 	}
@@ -110,27 +110,4 @@ func belongs(certificatePEM []byte, key *ecdsa.PrivateKey) error {
 		return errors.New("the broker answered a certificate of another key")
 	}
 	return nil
-}
-
-// replaceFile puts a file in place whole: whoever opens the path meanwhile has
-// the old one or the new one.
-func replaceFile(path string, data []byte, mode fs.FileMode) (err error) {
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
@@ -44,7 +45,7 @@ func (a *API) findAgent(tenant storage.Tenant, field, name string) (storage.Agen
 func (s agents) message(tenant storage.Tenant, v storage.Agent) *stokerv1.Agent {
 	return &stokerv1.Agent{
 		Tenant: tenant.Name, Name: v.Name, Disabled: v.Disabled,
-		Id: v.ID, Etag: s.agentKind(tenant).etag(v), CreateTime: writeTime(v.CreatedAt), UpdateTime: writeTime(v.UpdatedAt),
+		Id: v.ID, Etag: s.agentKind(tenant).etag(v), CreateTime: message.Time(v.CreatedAt), UpdateTime: message.Time(v.UpdatedAt),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -224,11 +225,11 @@ func chainMessage(c audit.Chain) *stokerv1.ChainReport {
 
 func recordMessage(r storage.AuditRecord) *stokerv1.AuditRecord {
 	return &stokerv1.AuditRecord{
-		Writer: r.Writer, Sequence: r.Sequence, Time: writeTime(r.Time), Event: r.Event, Reason: r.Reason, Actor: r.Actor,
+		Writer: r.Writer, Sequence: r.Sequence, Time: message.Time(r.Time), Event: r.Event, Reason: r.Reason, Actor: r.Actor,
 		CertificateSerial: r.CertificateSerial, CertificateThumbprint: r.CertificateThumbprint, Peer: r.Peer, RequestId: r.RequestID,
 		TenantId: r.TenantID, Tenant: r.Tenant, UserId: r.UserID, Login: r.Login, AgentId: r.AgentID, Agent: r.Agent,
 		GrantId: r.GrantID, Grant: r.Grant, SessionId: r.SessionID, Account: r.Account, CredentialId: r.CredentialID,
-		AccessKeyId: r.AccessKeyID, SessionName: r.SessionName, PolicyHash: r.PolicyHash, ExpireTime: writeTime(r.Expires),
+		AccessKeyId: r.AccessKeyID, SessionName: r.SessionName, PolicyHash: r.PolicyHash, ExpireTime: message.Time(r.Expires),
 		Detail: r.Detail, PreviousHash: r.PrevHash, Hash: r.Hash,
 	}
 }

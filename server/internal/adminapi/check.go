@@ -128,11 +128,3 @@ func readTime(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	}
 	return t.AsTime(), nil
 }
-
-// writeTime leaves a zero time unset.
-func writeTime(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
-}

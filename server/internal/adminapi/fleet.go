@@ -7,6 +7,7 @@ import (
 	"time"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/message"
 )
 
 // Stream is one open StreamCredentials call, as the list of them shows it.
@@ -82,11 +83,11 @@ func (s fleet) ListStreams(ctx context.Context, r *stokerv1.ListStreamsRequest) 
 func (v Stream) message() *stokerv1.Stream {
 	m := &stokerv1.Stream{
 		Id: v.ID, Tenant: v.Tenant, Agent: v.Agent, Login: v.Login, Peer: v.Peer, Client: v.Client,
-		CertificateSerial: v.CertificateSerial, OpenTime: writeTime(v.Opened), Pending: int32(min(v.Pending, 1<<30)),
+		CertificateSerial: v.CertificateSerial, OpenTime: message.Time(v.Opened), Pending: int32(min(v.Pending, 1<<30)),
 	}
 	for _, g := range v.Grants {
 		m.Grants = append(m.Grants, &stokerv1.StreamGrant{
-			Grant: g.Grant, CredentialId: g.CredentialID, ExpireTime: writeTime(g.Expires), AcknowledgeTime: writeTime(g.Acknowledged),
+			Grant: g.Grant, CredentialId: g.CredentialID, ExpireTime: message.Time(g.Expires), AcknowledgeTime: message.Time(g.Acknowledged),
 		})
 	}
 	return m

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/entitlement"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/policy"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -16,23 +18,6 @@ import (
 type grants struct {
 	stokerv1.UnsafeGrantServiceServer
 	*API
-}
-
-// accesses pairs the API's accesses with the stored ones.
-var accesses = map[stokerv1.Access]policy.Access{
-	stokerv1.Access_ACCESS_BACKUP:   policy.AccessBackup,
-	stokerv1.Access_ACCESS_RESTORE:  policy.AccessRestore,
-	stokerv1.Access_ACCESS_MAINTAIN: policy.AccessMaintain,
-	stokerv1.Access_ACCESS_ACTIONS:  policy.AccessActions,
-}
-
-func writeAccess(stored string) stokerv1.Access {
-	for message, access := range accesses {
-		if string(access) == stored {
-			return message
-		}
-	}
-	return stokerv1.Access_ACCESS_UNSPECIFIED
 }
 
 // grantKind is of the grants of one tenant.
@@ -99,8 +84,8 @@ func (s grants) message(ctx context.Context, tenant storage.Tenant, g storage.Gr
 	}
 	return &stokerv1.Grant{
 		Tenant: tenant.Name, Name: g.Name, Login: u.Login, Location: l.Name, Prefix: g.Prefix,
-		Access: writeAccess(g.Access), Actions: g.Actions, Lifetime: durationpb.New(g.Lifetime), Disabled: g.Disabled,
-		Id: g.ID, Etag: s.grantKind(tenant).etag(g), CreateTime: writeTime(g.CreatedAt), UpdateTime: writeTime(g.UpdatedAt),
+		Access: message.Access(g.Access), Actions: g.Actions, Lifetime: durationpb.New(g.Lifetime), Disabled: g.Disabled,
+		Id: g.ID, Etag: s.grantKind(tenant).etag(g), CreateTime: message.Time(g.CreatedAt), UpdateTime: message.Time(g.UpdatedAt),
 	}, nil
 }
 
@@ -125,11 +110,9 @@ func (s grants) read(tenant storage.Tenant, g storage.Grant, given *stokerv1.Gra
 		g.LocationID = l.ID
 	}
 	if chosen["access"] {
-		access, ok := accesses[given.GetAccess()]
-		if !ok {
+		if g.Access = message.AccessName(given.GetAccess()); g.Access == "" {
 			return g, invalid("grant.access", "is missing or unknown; use ACCESS_BACKUP, ACCESS_RESTORE, ACCESS_MAINTAIN or ACCESS_ACTIONS")
 		}
-		g.Access = string(access)
 	}
 	if chosen["lifetime"] {
 		l, _ := s.Directory.Location(g.LocationID)
@@ -187,11 +170,11 @@ func (s grants) CreateGrant(ctx context.Context, r *stokerv1.CreateGrantRequest)
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.add(ctx, t, given) })
+	shown, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.add(ctx, t, given) })
 	if err != nil {
 		return nil, err
 	}
-	return &stokerv1.CreateGrantResponse{Grant: message}, nil
+	return &stokerv1.CreateGrantResponse{Grant: shown}, nil
 }
 
 // shaped runs a change of a tenant's grant and translates what came of it.
@@ -251,13 +234,13 @@ func (s grants) GetGrant(ctx context.Context, r *stokerv1.GetGrantRequest) (*sto
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.message(ctx, t, g)
+	shown, err := s.message(ctx, t, g)
 	if err != nil {
 		return nil, err
 	}
-	answer := &stokerv1.GetGrantResponse{Grant: message}
+	answer := &stokerv1.GetGrantResponse{Grant: shown}
 	if l, ok := s.Directory.Location(g.LocationID); ok {
-		document, err := policy.Build(scopeOf(g, l))
+		document, err := policy.Build(entitlement.Scope(g, l))
 		if err != nil {
 			// The grant was stored under laxer rules. It is shown so that it can
 			// be corrected; nothing is issued for it.
@@ -300,11 +283,11 @@ func (s grants) UpdateGrant(ctx context.Context, r *stokerv1.UpdateGrantRequest)
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.change(ctx, t, given, chosen) })
+	shown, err := s.shaped(ctx, t, func() (storage.Grant, error) { return s.change(ctx, t, given, chosen) })
 	if err != nil {
 		return nil, err
 	}
-	return &stokerv1.UpdateGrantResponse{Grant: message}, nil
+	return &stokerv1.UpdateGrantResponse{Grant: shown}, nil
 }
 
 func (s grants) change(ctx context.Context, t storage.Tenant, given *stokerv1.Grant, chosen fields) (storage.Grant, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/policy"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -57,7 +58,7 @@ func (s locations) find(ctx context.Context, field, name string) (storage.Locati
 func (s locations) message(l storage.Location) *stokerv1.Location {
 	return &stokerv1.Location{
 		Name: l.Name, Account: l.Account, Bucket: l.Bucket, Region: l.Region, Endpoint: l.Endpoint, KmsKeyArn: l.KMSKeyARN,
-		Id: l.ID, Etag: s.locationKind().etag(l), CreateTime: writeTime(l.CreatedAt), UpdateTime: writeTime(l.UpdatedAt),
+		Id: l.ID, Etag: s.locationKind().etag(l), CreateTime: message.Time(l.CreatedAt), UpdateTime: message.Time(l.UpdatedAt),
 	}
 }
 

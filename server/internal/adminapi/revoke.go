@@ -12,6 +12,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -342,6 +343,6 @@ func revocationMessage(v storage.Revocation) *stokerv1.RevocationRecord {
 	return &stokerv1.RevocationRecord{
 		Id: v.ID, TargetKind: v.TargetKind, Target: v.TargetName, Account: v.Account, State: revocationStates[v.State],
 		Problem: v.Problem, Reason: v.Reason, Operator: v.Operator,
-		BeforeTime: writeTime(v.Before), UntilTime: writeTime(v.Until),
+		BeforeTime: message.Time(v.Before), UntilTime: message.Time(v.Until),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/stokerd/stoker/server/internal/entitlement"
 	"github.com/stokerd/stoker/server/internal/policy"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -108,27 +109,9 @@ func s3Service(endpoint string) string {
 	return host + ":" + port
 }
 
-// scopeOf is what a grant opens at a location.
-func scopeOf(g storage.Grant, l storage.Location) policy.Scope {
-	return policy.Scope{
-		Partition: partition(l.Region), Bucket: l.Bucket, Prefix: g.Prefix, Access: policy.Access(g.Access),
-		Actions: g.Actions, KMSKeyARN: l.KMSKeyARN, Region: l.Region,
-	}
-}
-
-func partition(region string) string {
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
-		return "aws-us-gov"
-	}
-	return "aws"
-}
-
 // checkPolicy refuses a grant that no session policy can be made of.
 func checkPolicy(g storage.Grant, l storage.Location) error {
-	_, err := policy.Build(scopeOf(g, l))
+	_, err := policy.Build(entitlement.Scope(g, l))
 	return policyError(err)
 }
 

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
@@ -47,7 +48,7 @@ func (a *API) tenant(ctx context.Context, field, name string) (storage.Tenant, e
 func (s tenants) message(t storage.Tenant) *stokerv1.Tenant {
 	return &stokerv1.Tenant{
 		Name: t.Name, DisplayName: t.DisplayName, Disabled: t.Disabled,
-		Id: t.ID, Etag: s.tenantKind().etag(t), CreateTime: writeTime(t.CreatedAt), UpdateTime: writeTime(t.UpdatedAt),
+		Id: t.ID, Etag: s.tenantKind().etag(t), CreateTime: message.Time(t.CreatedAt), UpdateTime: message.Time(t.UpdatedAt),
 	}
 }
 

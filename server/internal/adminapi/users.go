@@ -7,6 +7,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -52,7 +53,7 @@ func (a *API) findUser(tenant storage.Tenant, field, login string) (storage.User
 func (s users) message(tenant storage.Tenant, u storage.User) *stokerv1.User {
 	return &stokerv1.User{
 		Tenant: tenant.Name, Login: u.Login, Disabled: u.Disabled,
-		Id: u.ID, Etag: s.userKind(tenant).etag(u), CreateTime: writeTime(u.CreatedAt), UpdateTime: writeTime(u.UpdatedAt),
+		Id: u.ID, Etag: s.userKind(tenant).etag(u), CreateTime: message.Time(u.CreatedAt), UpdateTime: message.Time(u.UpdatedAt),
 	}
 }
 
