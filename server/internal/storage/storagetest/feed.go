@@ -95,7 +95,7 @@ func testTrimmed(t *testing.T, open Opener) {
 // Readers that follow the feed see each change once, in order, and by then
 // what changed can be read.
 func testGaplessInOrder(t *testing.T, s storage.Store) {
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	const writers, each = 6, 12
 	total := int64(writers * each)
@@ -165,6 +165,7 @@ func testHeadStandsStillDuringBuild(t *testing.T, s storage.Store) {
 		select {
 		case err := <-written:
 			t.Errorf("written during build: %v", err)
+			written <- err
 		case <-time.After(150 * time.Millisecond): // what must not happen has had its chance
 		}
 		building.Store(false)
