@@ -39,6 +39,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() error { return s.reloader.Run(failed) })
 	parts.Go(func() error { return s.leases.Run(failed) })
 	parts.Go(func() error { return s.streams.Run(failed) })
+	parts.Go(func() error { return s.revoker.Run(failed) })
 	parts.Go(func() error { s.ready.run(failed); return nil })
 	if s.config.Audit.Retention > 0 {
 		parts.Go(func() error { s.trimAudit(failed); return nil })
@@ -145,6 +146,9 @@ func (s *Server) close(ctx context.Context) error {
 	}
 	for _, sts := range s.issuers {
 		sts.Close()
+	}
+	for _, iam := range s.iams {
+		iam.Close()
 	}
 	if s.trail != nil {
 		if err := s.trail.Close(limited); err != nil {

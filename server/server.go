@@ -31,6 +31,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/metrics"
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/revocation"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/serviceapi"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -69,6 +70,8 @@ type Server struct {
 	issuers   map[string]*issuer.STS
 	leases    *lease.Manager
 	streams   *stream.Registry
+	revoker   *revocation.Desk
+	iams      []*revocation.AWS // of the accounts whose configuration says apply
 	pageKey   secret.String
 
 	registry *prometheus.Registry
@@ -104,7 +107,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error)
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openIdentity, s.openIssuing, s.openStreams, s.openEndpoints,
+		s.openState, s.openIdentity, s.openIssuing, s.openStreams, s.openRevocation, s.openEndpoints,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -330,7 +333,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 		accounts[name] = adminapi.AccountLimits{MinLifetime: a.MinLifetime, MaxLifetime: a.MaxLifetime}
 	}
 	operators, err := adminapi.New(adminapi.Config{
-		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: passwords{s.passwords},
+		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: passwords{s.passwords}, Revoker: s.revoker,
 		Authority: s.signer(), CertificateLifetime: s.certificateLifetime(), TokenLifetime: s.tokenLifetime(),
 		Accounts: accounts, Streams: s.listStreams, PageKey: s.pageKey, Log: s.log,
 	})

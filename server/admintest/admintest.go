@@ -25,6 +25,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/directory"
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/reason"
+	"github.com/stokerd/stoker/server/internal/revocation"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/storage/sqlite"
@@ -159,6 +160,16 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	}
 	if o.Configure != nil {
 		o.Configure(&config)
+	}
+	if config.Revoker == nil {
+		desk, err := revocation.New(revocation.Config{
+			Directory: b.Directory, Store: b.Store, Trail: config.Trail, Log: log,
+			Accounts: map[string]revocation.Account{"main": {MaxLifetime: 12 * time.Hour}, "short": {MaxLifetime: 30 * time.Minute}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.Revoker = desk
 	}
 	api, err := adminapi.New(config)
 	if err != nil {

@@ -24,12 +24,10 @@ type Store interface {
 	storage.Agents
 	storage.Locations
 	storage.Grants
-	storage.Certificates
+	RecordCertificate(ctx context.Context, c storage.Certificate) (storage.Certificate, error)
 	CreateJoinToken(ctx context.Context, t storage.JoinToken) error
-	CreateRevocation(ctx context.Context, r storage.Revocation) (storage.Revocation, error)
 	ListRevocations(ctx context.Context, all bool, p storage.Page) ([]storage.Revocation, error)
 	ListAudit(ctx context.Context, f storage.AuditFilter, after *storage.AuditCursor, limit int) ([]storage.AuditRecord, error)
-	FindIssue(ctx context.Context, credentialID string) (storage.AuditRecord, error)
 }
 
 // Directory finds things by name. Sync makes its answers at least as new as
@@ -44,12 +42,9 @@ type Directory interface {
 	Location(id string) (storage.Location, bool)
 	LocationByName(name string) (storage.Location, bool)
 	GrantByName(tenantID, name string) (storage.Grant, bool)
-	GrantsFor(tenantID, userID string) []storage.Grant
 	// Locations and GrantsAt list what stands in one bucket, whoever's it is.
 	Locations() []storage.Location
 	GrantsAt(locationID string) []storage.Grant
-	// GrantsOf lists all grants of a tenant.
-	GrantsOf(tenantID string) []storage.Grant
 }
 
 // Trail makes a record durable; after an error what it tells of must not
@@ -84,6 +79,7 @@ type Config struct {
 	// Verify checks every chain of the trail.
 	Verify    func(ctx context.Context) (audit.Report, error)
 	Passwords Passwords
+	Revoker   Revoker
 	// Authority is nil where the provider has a PKI of its own.
 	Authority Authority
 	// CertificateLifetime is how long agents' certificates live. Default 720h.
@@ -115,7 +111,7 @@ type API struct {
 func New(c Config) (*API, error) {
 	for name, given := range map[string]bool{
 		"Store": c.Store != nil, "Directory": c.Directory != nil, "Trail": c.Trail != nil,
-		"Verify": c.Verify != nil, "Passwords": c.Passwords != nil, "Streams": c.Streams != nil, "Log": c.Log != nil,
+		"Verify": c.Verify != nil, "Passwords": c.Passwords != nil, "Revoker": c.Revoker != nil, "Streams": c.Streams != nil, "Log": c.Log != nil,
 	} {
 		if !given {
 			return nil, fmt.Errorf("operators' services: %s is missing", name)

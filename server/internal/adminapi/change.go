@@ -147,12 +147,6 @@ func (a *API) recordFailure(ctx context.Context, record storage.AuditRecord, fai
 	}
 }
 
-// operatorName is the caller's name, for people.
-func operatorName(ctx context.Context) string {
-	caller, _ := authn.PrincipalFrom(ctx)
-	return caller.Name
-}
-
 // note fills in what a record tells of the entity.
 func (k kind[T]) note(record *storage.AuditRecord, v T) {
 	record.Detail["kind"], record.Detail["name"] = k.noun, k.name(v)

@@ -2,48 +2,32 @@ package adminapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
-	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/apierr"
+	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/revocation"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
 // maxReason bounds the reason of a revocation, in characters.
 const maxReason = 256
 
-// party is whom an operator cuts off.
-type party struct {
-	kind, id string
-	// name is what the operator typed.
-	name     string
-	tenantID string
-	// sessionName narrows a single credential's revocation.
-	sessionName string
-	// about writes the party's ids and names into a record.
-	about func(*storage.AuditRecord)
-	// accounts are those that may have issued to the party, with the moment
-	// when the last credential issued so far has expired.
-	accounts map[string]time.Time
-	// refuse makes the broker refuse the party: it is in storage when refuse
-	// returns. Nil: the revocation itself does.
-	refuse func(ctx context.Context) error
-	// ends says whether the revocation ends the stream.
-	ends func(Stream) bool
+// Revoker cuts parties off.
+type Revoker interface {
+	// Plan gives the revocations that Revoke would make.
+	Plan(ctx context.Context, target revocation.Target, why string, by revocation.Operator) ([]storage.Revocation, error)
+	// Revoke returns once no replica issues to the party any more.
+	Revoke(ctx context.Context, target revocation.Target, why string, by revocation.Operator) ([]storage.Revocation, error)
 }
 
 // Revoke implements stokerv1.FleetServiceServer.
-//
-// The broker refuses the party first, so that nothing new is issued while the
-// revocations are written, one for each account.
 func (s fleet) Revoke(ctx context.Context, r *stokerv1.RevokeRequest) (*stokerv1.RevokeResponse, error) {
 	if r.GetReason() == "" {
 		return nil, invalid("reason", "is missing; say why, for the audit trail")
@@ -51,27 +35,23 @@ func (s fleet) Revoke(ctx context.Context, r *stokerv1.RevokeRequest) (*stokerv1
 	if err := checkText("reason", r.GetReason(), maxReason); err != nil {
 		return nil, err
 	}
-	if err := s.sync(ctx); err != nil {
-		return nil, err
-	}
-	p, err := s.party(ctx, r)
+	target, err := s.target(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	answer := &stokerv1.RevokeResponse{}
 	for _, v := range s.Streams() {
-		if p.ends(v) {
+		if v.endsWith(target) {
 			answer.StreamsEnded++
 		}
 	}
-	revocations, err := s.plan(ctx, p, r.GetReason())
+	act := s.Revoker.Revoke
+	if r.GetDryRun() {
+		act = s.Revoker.Plan
+	}
+	revocations, err := act(ctx, target, r.GetReason(), operator(ctx))
 	if err != nil {
 		return nil, err
-	}
-	if !r.GetDryRun() {
-		if revocations, err = s.cutOff(ctx, p, revocations); err != nil {
-			return nil, err
-		}
 	}
 	for _, v := range revocations {
 		answer.Revocations = append(answer.Revocations, revocationMessage(v))
@@ -79,175 +59,84 @@ func (s fleet) Revoke(ctx context.Context, r *stokerv1.RevokeRequest) (*stokerv1
 	return answer, nil
 }
 
-// plan makes the revocations, one for each account in order of name.
-func (s fleet) plan(ctx context.Context, p party, why string) ([]storage.Revocation, error) {
-	now := s.Now()
-	var plan []storage.Revocation
-	for account, until := range p.accounts {
-		plan = append(plan, storage.Revocation{
-			TargetKind: p.kind, TargetID: p.id, TargetName: p.name, TenantID: p.tenantID,
-			Account: account, SessionName: p.sessionName, Before: now, Until: until,
-			State: storage.RevocationLocal, Reason: why, Operator: operatorName(ctx),
-		})
+// operator is the caller of ctx, as revocations know it.
+func operator(ctx context.Context) revocation.Operator {
+	caller, _ := authn.PrincipalFrom(ctx)
+	return revocation.Operator{
+		Name: caller.Name, Identity: caller.Certificate.ID,
+		CertificateSerial: caller.Certificate.Serial, CertificateThumbprint: caller.Certificate.Thumbprint,
+		Peer: caller.Address, RequestID: apierr.RequestID(ctx),
 	}
-	slices.SortFunc(plan, func(a, b storage.Revocation) int { return strings.Compare(a.Account, b.Account) })
-	for i := range plan {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return nil, fmt.Errorf("make an id: %w", err)
-		}
-		plan[i].ID = id.String()
-	}
-	return plan, nil
 }
 
-// cutOff refuses the party and stores the revocations. It stops at the first
-// failure: calling again is safe, and needed.
-func (s fleet) cutOff(ctx context.Context, p party, plan []storage.Revocation) ([]storage.Revocation, error) {
-	if p.refuse != nil {
-		if err := p.refuse(ctx); err != nil {
-			return nil, err
-		}
-	}
-	for i, v := range plan {
-		record := s.record(ctx, audit.RevocationCreated)
-		record.Reason = "CREDENTIAL_REVOKED"
-		p.about(&record)
-		record.Account, record.SessionName = v.Account, v.SessionName
-		record.Detail["kind"], record.Detail["name"], record.Detail["reason"] = v.TargetKind, v.TargetName, v.Reason
-		record.Detail["revocation_id"] = v.ID
-		err := s.carryOut(ctx, record, func(ctx context.Context) (err error) {
-			plan[i], err = s.Store.CreateRevocation(ctx, v)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return plan, nil
-}
-
-// party finds what the request names.
-func (s fleet) party(ctx context.Context, r *stokerv1.RevokeRequest) (party, error) {
-	switch target := r.GetTarget().(type) {
-	case *stokerv1.RevokeRequest_Tenant:
-		return s.tenantParty(ctx, target.Tenant, r.GetReason())
-	case *stokerv1.RevokeRequest_User:
-		return s.userParty(ctx, target.User, r.GetReason())
-	case *stokerv1.RevokeRequest_Agent:
-		return s.agentParty(ctx, target.Agent, r.GetReason())
-	case *stokerv1.RevokeRequest_Grant:
-		return s.grantParty(ctx, target.Grant, r.GetReason())
-	case *stokerv1.RevokeRequest_Credential:
-		return s.credentialParty(ctx, target.Credential)
-	case *stokerv1.RevokeRequest_Certificate:
-		return s.certificateParty(target.Certificate, r.GetReason())
+// endsWith says whether the stream ends when the target is revoked. Those that
+// lose a grant or a credential are told, and go on.
+func (v Stream) endsWith(target revocation.Target) bool {
+	switch target.Kind {
+	case "tenant":
+		return v.TenantID == target.ID
+	case "user":
+		return v.UserID == target.ID
+	case "agent":
+		return v.AgentID == target.ID
+	case "certificate":
+		return v.CertificateSerial == target.ID
 	default:
-		return party{}, invalid("target", "is missing; set one of tenant, user, agent, grant, credential, certificate")
+		return false
 	}
 }
 
-// issuers are the accounts of grants. A credential may have been issued when
-// the grant's lifetime was longer than now, so the account's maximum counts.
-func (s fleet) issuers(grants ...storage.Grant) map[string]time.Time {
-	accounts := map[string]time.Time{}
-	for _, g := range grants {
-		if l, ok := s.Directory.Location(g.LocationID); ok {
-			accounts[l.Account] = s.Now().Add(max(g.Lifetime, s.Accounts[l.Account].MaxLifetime))
+// target finds what the request names.
+func (s fleet) target(ctx context.Context, r *stokerv1.RevokeRequest) (revocation.Target, error) {
+	switch named := r.GetTarget().(type) {
+	case *stokerv1.RevokeRequest_Tenant:
+		t, err := s.tenant(ctx, "tenant", named.Tenant)
+		return revocation.Target{Kind: "tenant", ID: t.ID, Name: t.Name}, err
+	case *stokerv1.RevokeRequest_User:
+		return s.userTarget(ctx, named.User)
+	case *stokerv1.RevokeRequest_Agent:
+		t, name, err := s.qualified(ctx, "agent", named.Agent)
+		if err != nil {
+			return revocation.Target{}, err
 		}
-	}
-	return accounts
-}
-
-// disabling makes the refusal of a party that is an entity: it is disabled.
-func disabling[T any](s fleet, k kind[T], known T, why string, disabled func(*T) *bool) func(context.Context) error {
-	return func(ctx context.Context) error {
-		_, err := update(ctx, s.API, k.because(why), known, "", func(v T) (T, error) {
-			*disabled(&v) = true
-			return v, nil
-		})
-		return err
-	}
-}
-
-// because adds why to the records of an entity's changes.
-func (k kind[T]) because(why string) kind[T] {
-	about := k.about
-	k.about = func(v T, r *storage.AuditRecord) {
-		about(v, r)
-		r.Detail["reason"] = why
-	}
-	return k
-}
-
-// partyOf is the party that an entity is.
-func partyOf[T any](s fleet, k kind[T], known T, tenantID, why string, disabled func(*T) *bool) party {
-	return party{
-		kind: k.noun, id: k.meta(&known).ID, name: k.name(known), tenantID: tenantID,
-		about:  func(r *storage.AuditRecord) { k.about(known, r) },
-		refuse: disabling(s, k, known, why, disabled),
+		v, err := s.findAgent(t, "agent", name)
+		return revocation.Target{Kind: "agent", ID: v.ID, Name: s.agentKind(t).name(v)}, err
+	case *stokerv1.RevokeRequest_Grant:
+		t, name, err := s.qualified(ctx, "grant", named.Grant)
+		if err != nil {
+			return revocation.Target{}, err
+		}
+		g, err := s.findGrant(t, "grant", name)
+		return revocation.Target{Kind: "grant", ID: g.ID, Name: s.grantKind(t).name(g)}, err
+	case *stokerv1.RevokeRequest_Credential:
+		id := named.Credential
+		if err := uuid.Validate(id); err != nil || len(id) != 36 {
+			return revocation.Target{}, invalid("credential", "%.70q is no credential's id", id)
+		}
+		return revocation.Target{Kind: "credential", ID: id, Name: id}, nil
+	case *stokerv1.RevokeRequest_Certificate:
+		serial, err := pki.ParseSerial(named.Certificate)
+		if err != nil {
+			return revocation.Target{}, invalid("certificate", "%.70q: %s", named.Certificate, err)
+		}
+		return revocation.Target{Kind: "certificate", ID: serial, Name: serial}, nil
+	default:
+		return revocation.Target{}, invalid("target", "is missing; set one of tenant, user, agent, grant, credential, certificate")
 	}
 }
 
-func (s fleet) tenantParty(ctx context.Context, name, why string) (party, error) {
-	t, err := s.tenant(ctx, "tenant", name)
-	if err != nil {
-		return party{}, err
-	}
-	p := partyOf(s, s.tenantKind(), t, t.ID, why, func(t *storage.Tenant) *bool { return &t.Disabled })
-	p.accounts = s.issuers(s.Directory.GrantsOf(t.ID)...)
-	p.ends = func(v Stream) bool { return v.TenantID == t.ID }
-	return p, nil
-}
-
-func (s fleet) userParty(ctx context.Context, name, why string) (party, error) {
-	login, tenant, ok := strings.Cut(name, "@")
+// userTarget reads login@tenant.
+func (s fleet) userTarget(ctx context.Context, text string) (revocation.Target, error) {
+	login, tenant, ok := strings.Cut(text, "@")
 	if !ok {
-		return party{}, invalid("user", "%.110q is not written login@tenant", name)
+		return revocation.Target{}, invalid("user", "%.110q is not written login@tenant", text)
 	}
 	t, err := s.tenant(ctx, "user", tenant)
 	if err != nil {
-		return party{}, err
+		return revocation.Target{}, err
 	}
 	u, err := s.findUser(t, "user", login)
-	if err != nil {
-		return party{}, err
-	}
-	p := partyOf(s, s.userKind(t), u, t.ID, why, func(u *storage.User) *bool { return &u.Disabled })
-	p.accounts = s.issuers(s.Directory.GrantsFor(t.ID, u.ID)...)
-	p.ends = func(v Stream) bool { return v.UserID == u.ID }
-	return p, nil
-}
-
-func (s fleet) agentParty(ctx context.Context, name, why string) (party, error) {
-	t, agent, err := s.qualified(ctx, "agent", name)
-	if err != nil {
-		return party{}, err
-	}
-	v, err := s.findAgent(t, "agent", agent)
-	if err != nil {
-		return party{}, err
-	}
-	p := partyOf(s, s.agentKind(t), v, t.ID, why, func(v *storage.Agent) *bool { return &v.Disabled })
-	// Any user of the tenant may have logged in from it.
-	p.accounts = s.issuers(s.Directory.GrantsOf(t.ID)...)
-	p.ends = func(stream Stream) bool { return stream.AgentID == v.ID }
-	return p, nil
-}
-
-func (s fleet) grantParty(ctx context.Context, name, why string) (party, error) {
-	t, grant, err := s.qualified(ctx, "grant", name)
-	if err != nil {
-		return party{}, err
-	}
-	g, err := s.findGrant(t, "grant", grant)
-	if err != nil {
-		return party{}, err
-	}
-	p := partyOf(s, s.grantKind(t), g, t.ID, why, func(g *storage.Grant) *bool { return &g.Disabled })
-	p.accounts = s.issuers(g)
-	p.ends = func(Stream) bool { return false } // they are told, and go on with other grants
-	return p, nil
+	return revocation.Target{Kind: "user", ID: u.ID, Name: s.userKind(t).name(u)}, err
 }
 
 // qualified reads tenant/name.
@@ -258,63 +147,6 @@ func (s fleet) qualified(ctx context.Context, field, text string) (storage.Tenan
 	}
 	t, err := s.tenant(ctx, field, tenant)
 	return t, name, err
-}
-
-func (s fleet) credentialParty(ctx context.Context, id string) (party, error) {
-	if err := uuid.Validate(id); err != nil || len(id) != 36 {
-		return party{}, invalid("credential", "%.70q is no credential's id", id)
-	}
-	issue, err := s.Store.FindIssue(ctx, id)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return party{}, unknown("credential", id).Because(err)
-	case err != nil:
-		return party{}, err
-	case !issue.Expires.After(s.Now()):
-		return party{}, invalid("credential", "%q ended by itself on %s", id, issue.Expires.UTC().Format(time.RFC3339))
-	}
-	return party{
-		kind: "credential", id: id, name: id, tenantID: issue.TenantID, sessionName: issue.SessionName,
-		about: func(r *storage.AuditRecord) {
-			r.TenantID, r.Tenant, r.UserID, r.Login = issue.TenantID, issue.Tenant, issue.UserID, issue.Login
-			r.AgentID, r.Agent, r.GrantID, r.Grant = issue.AgentID, issue.Agent, issue.GrantID, issue.Grant
-			r.CredentialID, r.AccessKeyID, r.Expires = id, issue.AccessKeyID, issue.Expires
-		},
-		accounts: map[string]time.Time{issue.Account: issue.Expires},
-		ends:     func(Stream) bool { return false },
-	}, nil
-}
-
-func (s fleet) certificateParty(text, why string) (party, error) {
-	serial, err := pki.ParseSerial(text)
-	if err != nil {
-		return party{}, invalid("certificate", "%.70q: %s", text, err)
-	}
-	return party{
-		kind: "certificate", id: serial, name: serial,
-		about: func(r *storage.AuditRecord) {},
-		// The account is none of a certificate's business. Until is unknown for
-		// one of a foreign authority; a revoked certificate stays so anyway.
-		accounts: map[string]time.Time{"": {}},
-		refuse:   func(ctx context.Context) error { return s.revokeCertificate(ctx, serial, why) },
-		ends:     func(v Stream) bool { return v.CertificateSerial == serial },
-	}, nil
-}
-
-func (s fleet) revokeCertificate(ctx context.Context, serial, why string) error {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("make an id: %w", err)
-	}
-	record := s.record(ctx, audit.CertificateRevoked)
-	record.Reason = "CERTIFICATE_REVOKED"
-	record.Detail["kind"], record.Detail["name"], record.Detail["reason"] = "certificate", serial, why
-	return s.carryOut(ctx, record, func(ctx context.Context) error {
-		_, err := s.Store.RevokeCertificate(ctx, storage.Certificate{
-			Meta: storage.Meta{ID: id.String()}, Serial: serial, RevokedAt: s.Now(), RevocationReason: why,
-		})
-		return err
-	})
 }
 
 // ListRevocations implements stokerv1.FleetServiceServer.
