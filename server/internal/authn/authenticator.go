@@ -163,6 +163,13 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // once a minute.
 func (a *Authenticator) Authenticate(ctx context.Context, peer Peer, method string, authorization []string) (Principal, error) {
 	p, err := a.resolve(peer)
+	if reason.Is(err, reason.TenantUnknown) || reason.Is(err, reason.AgentUnknown) {
+		// It may have been made on another replica a moment ago, and an agent
+		// that is told so does not ask again for minutes.
+		if a.cfg.Directory.Sync(ctx) == nil {
+			p, err = a.resolve(peer)
+		}
+	}
 	rule := rules[method]
 	if err == nil {
 		err = rule.admits(p)
@@ -183,6 +190,12 @@ func (a *Authenticator) Authenticate(ctx context.Context, peer Peer, method stri
 	case sent.isToken() && rule.Agents != PasswordLogin:
 		return a.resume(ctx, p, sent.token, method)
 	case sent.isPassword() && rule.Agents != TokenLogin:
+		// A user made, or a password changed, on another replica counts from
+		// its acknowledgement on. All logins wait, known or not: the answer's
+		// delay must not tell which.
+		if err := a.cfg.Directory.Sync(ctx); err != nil {
+			return Principal{}, errStorage(err)
+		}
 		return a.login(ctx, p, sent, method)
 	default:
 		return Principal{}, errLoginRequired(rule.Agents)

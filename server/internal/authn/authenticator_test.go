@@ -202,6 +202,37 @@ func TestUnknownParties(t *testing.T) {
 	}
 }
 
+// What another replica was told a moment ago holds here: a new agent is not
+// sent away, which would keep it away for minutes, and neither is a new user.
+func TestPartiesMadeOnAnotherReplica(t *testing.T) {
+	s := newSite(t)
+	fresh := func(add func()) { s.world.change(func() { s.world.late = append(s.world.late, add) }) }
+	acme, _ := s.world.TenantByName("acme")
+	fresh(func() {
+		s.world.agents["late"] = storage.Agent{Meta: storage.Meta{ID: "late"}, TenantID: acme.ID, Name: "nas-9"}
+	})
+	if p, err := s.Authenticate(t.Context(), s.agent("acme", "nas-9"), healthCheck, nil); err != nil || p.AgentID != "late" {
+		t.Errorf("a new agent: %v", err)
+	}
+	fresh(func() { s.world.tenants["t9"] = storage.Tenant{Meta: storage.Meta{ID: "t9"}, Name: "nova"} })
+	fresh(func() { s.world.agents["a9"] = storage.Agent{Meta: storage.Meta{ID: "a9"}, TenantID: "t9", Name: "nas"} })
+	if p, err := s.Authenticate(t.Context(), s.agent("nova", "nas"), healthCheck, nil); err != nil || p.TenantID != "t9" {
+		t.Errorf("a new tenant: %v", err)
+	}
+	alice, _ := s.world.UserByLogin(acme.ID, "alice")
+	known, err := s.world.GetUser(t.Context(), alice.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh(func() {
+		known.ID, known.Login = "u9", "anna"
+		s.world.users["u9"] = known
+	})
+	if p, err := s.Authenticate(t.Context(), s.agent("acme", "nas-1"), getSession, basic("anna@acme", password)); err != nil || p.UserID != "u9" {
+		t.Errorf("a new user: %v", err)
+	}
+}
+
 // What a caller sends where no login is asked for is not looked at: tools send
 // the same metadata with reflection, and a health check must not cost a hash.
 func TestLoginIsIgnoredWhereNoneIsNeeded(t *testing.T) {

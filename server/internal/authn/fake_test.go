@@ -39,6 +39,8 @@ type world struct {
 	updated  int
 	conflict bool
 	synced   int
+	// late happened on another replica, and shows from the next Sync on.
+	late []func()
 	swept    []time.Time
 }
 
@@ -114,6 +116,10 @@ func (w *world) Sync(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.synced++
+	for _, f := range w.late {
+		f()
+	}
+	w.late = nil
 	return w.fail
 }
 
