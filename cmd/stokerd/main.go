@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -16,6 +17,7 @@ type cli struct {
 	Dev         devCommand         `cmd:"" help:"Run a throw-away broker with a local STS: no AWS account, nothing to install. INSECURE."`
 	Check       checkCommand       `cmd:"" help:"Check a configuration file and say everything that is wrong with it."`
 	Certificate certificateCommand `cmd:"" help:"Make a certificate for an operator or an internal service with the built-in authority."`
+	Storage     storageCommands    `cmd:"" help:"Move what a broker keeps to another backend."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
@@ -25,7 +27,7 @@ func main() {
 	var c cli
 	parsed := kong.Parse(&c, kong.Name("stokerd"), kong.UsageOnError(),
 		kong.Description("The Stoker broker: keeps backup agents supplied with short-lived AWS credentials."),
-		kong.BindTo(ctx, (*context.Context)(nil)))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.BindTo(os.Stdout, (*io.Writer)(nil)))
 	if err := parsed.Run(); err != nil {
 		fmt.Fprintf(os.Stderr, "stokerd: %v\n", err)
 		stop()
