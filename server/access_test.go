@@ -139,6 +139,7 @@ var accesses = map[string]access{
 	"/stoker.v1.GrantService/DeleteGrant": forAdmins,
 
 	"/stoker.v1.FleetService/ListStreams":     forViewers,
+	"/stoker.v1.FleetService/WatchEvents":     forViewers,
 	"/stoker.v1.FleetService/Revoke":          forOperators,
 	"/stoker.v1.FleetService/ListRevocations": forViewers,
 

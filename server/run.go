@@ -87,6 +87,7 @@ func (e endpoint) serve() error {
 // drain lets calls end, at the latest at the end of the window.
 func (s *Server) drain() {
 	s.ready.stop()
+	close(s.stopping)
 	s.log.Info("stopping", "streams", s.streams.Stats().Open, "window", s.config.Drain)
 	s.streams.Drain(s.config.Drain)
 	limited, cancel := context.WithTimeout(context.Background(), s.config.Drain)

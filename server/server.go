@@ -36,6 +36,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/serviceapi"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
+	"github.com/stokerd/stoker/server/internal/watch"
 )
 
 // The limits of one connection and call. They are not settings: no agent needs
@@ -73,6 +74,8 @@ type Server struct {
 	revoker   *revocation.Desk
 	iams      []*revocation.AWS // of the accounts whose configuration says apply
 	pageKey   secret.String
+	// stopping closes when calls that last have to end.
+	stopping chan struct{}
 
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
@@ -100,7 +103,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error)
 		return nil, errors.Join(problems...)
 	}
 	c.setDefaults()
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}}
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}, stopping: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
@@ -336,6 +339,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: passwords{s.passwords}, Revoker: s.revoker,
 		Authority: s.signer(), CertificateLifetime: s.certificateLifetime(), TokenLifetime: s.tokenLifetime(),
 		Accounts: accounts, Streams: s.listStreams, PageKey: s.pageKey, Log: s.log,
+		Events: watch.New(s.store), Recheck: s.who.Check, Stopping: s.stopping,
 	})
 	if err != nil {
 		return err

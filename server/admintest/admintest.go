@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -29,6 +30,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/storage/sqlite"
+	"github.com/stokerd/stoker/server/internal/watch"
 )
 
 // TrustDomain is that of every certificate.
@@ -147,9 +149,11 @@ func fresh(t testing.TB, log *slog.Logger) *Broker {
 
 // serve starts the listener and gives what ends it.
 func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) {
+	stopping := make(chan struct{})
 	config := adminapi.Config{
 		Store: b.Store, Directory: b.Directory, Trail: b.Trail, Verify: b.Trail.Verify, Passwords: b.Passwords,
 		Authority: b.Authority, Streams: func() []adminapi.Stream { return nil }, PageKey: b.pageKey, Log: log,
+		Events: watch.New(b.Store), Stopping: stopping,
 		Accounts: map[string]adminapi.AccountLimits{
 			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
 			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
@@ -171,10 +175,6 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 		}
 		config.Revoker = desk
 	}
-	api, err := adminapi.New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
 	who, err := authn.New(authn.Config{
 		TrustDomain: TrustDomain, Directory: b.Directory, Users: b.Store, Sessions: b.Store, Trail: b.Trail,
 		Passwords: b.Passwords, Tokens: b.tokens,
@@ -184,16 +184,24 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	if config.Recheck == nil {
+		config.Recheck = who.Check
+	}
+	api, err := adminapi.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(b.serverTLS(t))), grpc.UnaryInterceptor(b.admit(who)))
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(b.serverTLS(t))), grpc.UnaryInterceptor(b.admit(who)), grpc.StreamInterceptor(b.admitStream(who)))
 	api.Register(server)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	b.Address = listener.Addr().String()
 	return func() {
+		close(stopping)
 		server.Stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -224,29 +232,43 @@ func (b *Broker) serverTLS(t testing.TB) *tls.Config {
 }
 
 // admit does what the broker's interceptors do: request id, authentication,
-// errors.
+// errors. admitStream does it for streams.
 func (b *Broker) admit(who *authn.Authenticator) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-		ctx = apierr.WithRequestID(ctx, "request-"+rand.Text())
-		answer, err := func() (any, error) {
-			from, ok := peer.FromContext(ctx)
-			if !ok {
-				return nil, reason.New(reason.CertificateRequired, "the connection has no peer")
-			}
-			state := from.AuthInfo.(credentials.TLSInfo).State
-			caller, err := authn.Identify(TrustDomain, state.VerifiedChains[0][0])
-			if err != nil {
-				return nil, err
-			}
-			caller.Address = from.Addr.String()
-			principal, err := who.Authenticate(ctx, caller, info.FullMethod, metadata.ValueFromIncomingContext(ctx, "authorization"))
-			if err != nil {
-				return nil, err
-			}
-			return next(authn.WithPrincipal(ctx, principal), request)
-		}()
+		ctx, err := identify(ctx, who, info.FullMethod)
+		var answer any
+		if err == nil {
+			answer, err = next(ctx, request)
+		}
 		return answer, apierr.Error(ctx, err)
 	}
+}
+
+func (b *Broker) admitStream(who *authn.Authenticator) grpc.StreamServerInterceptor {
+	return func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+		ctx, err := identify(stream.Context(), who, info.FullMethod)
+		if err == nil {
+			err = next(service, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+		}
+		return apierr.Error(ctx, err)
+	}
+}
+
+// identify gives a call its request id and its principal.
+func identify(ctx context.Context, who *authn.Authenticator, method string) (context.Context, error) {
+	ctx = apierr.WithRequestID(ctx, "request-"+rand.Text())
+	from, ok := peer.FromContext(ctx)
+	if !ok {
+		return ctx, reason.New(reason.CertificateRequired, "the connection has no peer")
+	}
+	state := from.AuthInfo.(credentials.TLSInfo).State
+	caller, err := authn.Identify(TrustDomain, state.VerifiedChains[0][0])
+	if err != nil {
+		return ctx, err
+	}
+	caller.Address = from.Addr.String()
+	principal, err := who.Authenticate(ctx, caller, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
+	return authn.WithPrincipal(ctx, principal), err
 }
 
 // Files writes the authority's certificate and an operator's certificate with

@@ -13,6 +13,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -90,6 +91,12 @@ type Config struct {
 	Accounts map[string]AccountLimits
 	// Streams lists the streams that are open on this replica.
 	Streams func() []Stream
+	// Events follows the trail for those who watch. Recheck says whether the
+	// caller of a call that lasts is still good; Stopping closes when such
+	// calls have to end, because the broker does.
+	Events   Watcher
+	Recheck  func(authn.Principal) error
+	Stopping <-chan struct{}
 	// PageKey is at least 32 random bytes, the same in every replica: page
 	// tokens are sealed under a key derived from it.
 	PageKey secret.String
@@ -105,6 +112,8 @@ type API struct {
 	// shaping is held while locations and grants change, so that two operators
 	// at once cannot each find that their grant overlaps no other.
 	shaping chan struct{}
+	// watching has a place for each watch that is open.
+	watching chan struct{}
 }
 
 // New makes the services.
@@ -112,6 +121,7 @@ func New(c Config) (*API, error) {
 	for name, given := range map[string]bool{
 		"Store": c.Store != nil, "Directory": c.Directory != nil, "Trail": c.Trail != nil,
 		"Verify": c.Verify != nil, "Passwords": c.Passwords != nil, "Revoker": c.Revoker != nil, "Streams": c.Streams != nil, "Log": c.Log != nil,
+		"Events": c.Events != nil, "Recheck": c.Recheck != nil, "Stopping": c.Stopping != nil,
 	} {
 		if !given {
 			return nil, fmt.Errorf("operators' services: %s is missing", name)
@@ -133,7 +143,7 @@ func New(c Config) (*API, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &API{Config: c, pages: pages, shaping: make(chan struct{}, 1)}, nil
+	return &API{Config: c, pages: pages, shaping: make(chan struct{}, 1), watching: make(chan struct{}, maxWatches)}, nil
 }
 
 // Register adds the services to a server.

@@ -72,12 +72,17 @@ func (p pager) token(l list, place string) string {
 
 // place reads a token; the place of the first page is "".
 func (p pager) place(l list, token string) (string, error) {
+	return p.read(l, "page_token", token, maxToken)
+}
+
+// read reads a token of at most so many characters from a field.
+func (p pager) read(l list, field, token string, most int) (string, error) {
 	if token == "" {
 		return "", nil
 	}
-	refused := invalid("page_token", "is not one that this list gave out; repeat the call without it, or with the fields it was given for")
+	refused := invalid(field, "is not one that this list gave out; repeat the call without it, or with the fields it was given for")
 	// The decoder passes over line breaks, and so would take two texts for one.
-	if len(token) > maxToken || strings.ContainsAny(token, "\r\n") {
+	if len(token) > most || strings.ContainsAny(token, "\r\n") {
 		return "", refused
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)

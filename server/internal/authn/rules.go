@@ -129,6 +129,7 @@ var table = map[string]map[string]Rule{
 	},
 	"stoker.v1.FleetService": {
 		"ListStreams":     byViewers,
+		"WatchEvents":     byViewers,
 		"Revoke":          byOperators,
 		"ListRevocations": byViewers,
 	},
