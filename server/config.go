@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/stokerd/stoker/internal/strictyaml"
+	"github.com/stokerd/stoker/server/internal/issuer"
 )
 
 // Config is everything that a broker is told. The zero value of a field means
@@ -106,6 +107,9 @@ type AccountConfig struct {
 	// 15 minutes. Both are for development and tests.
 	Keys        aws.CredentialsProvider `yaml:"-"`
 	MinLifetime time.Duration           `yaml:"-"`
+	// Issuer takes the place of the calls to STS where a measurement is not to
+	// include them.
+	Issuer issuer.Issuer `yaml:"-"`
 }
 
 // ServiceConfig is the rule for one internal service.

@@ -223,9 +223,13 @@ func (s *Server) openIssuing(ctx context.Context) error {
 			problems = append(problems, err)
 		}
 		account := sts.Account()
-		accounts[name] = lease.Account{
+		made := lease.Account{
 			Issuer: sts, Rate: a.Rate, MinLifetime: account.MinLifetime, MaxLifetime: account.MaxLifetime,
 		}
+		if a.Issuer != nil {
+			made.Issuer = a.Issuer
+		}
+		accounts[name] = made
 	}
 	if len(problems) > 0 {
 		return errors.Join(problems...)
