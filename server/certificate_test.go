@@ -111,7 +111,7 @@ func TestCertificatesThatTheHandshakeRefuses(t *testing.T) {
 	}
 	t.Run("before TLS 1.3", func(t *testing.T) {
 		config := b.TLS(good.cert)
-		config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 //nolint:gosec // what is tested
+		config.MinVersion, config.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 		if err := alert(t, b, config); err == nil || !strings.Contains(err.Error(), "protocol version") {
 			t.Errorf("the handshake ended with %v", err)
 		}

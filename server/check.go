@@ -27,6 +27,9 @@ func (c *Config) check(wrong report) {
 		wrong("trust_domain", "%q is no trust domain; use lower-case letters, digits, dots and dashes", c.TrustDomain)
 	}
 	checkAddress(wrong, "listen", c.Listen)
+	if n := c.ConnectionsPerAddress; n < 0 || n > 1_000_000 {
+		wrong("connections_per_address", "%d is out of bounds; from 1 to 1000000", n)
+	}
 	if c.Operations != "" && c.Operations != "off" {
 		checkAddress(wrong, "operations", c.Operations)
 	}

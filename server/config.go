@@ -20,6 +20,11 @@ type Config struct {
 	TrustDomain string `yaml:"trust_domain"`
 	// Listen is the address of the gRPC listener, such as 0.0.0.0:8443.
 	Listen string `yaml:"listen"`
+	// ConnectionsPerAddress is how many connections one client address may
+	// have open on that listener; docs/limits.md says what else follows from
+	// it. Default 1000. Where a proxy hides the clients' addresses, give the
+	// number of all agents.
+	ConnectionsPerAddress int `yaml:"connections_per_address"`
 	// Names are the DNS names and addresses that clients reach the broker by.
 	// The built-in authority writes them into the server's certificate.
 	Names []string `yaml:"names"`
@@ -180,6 +185,7 @@ func Parse(name string, data []byte) (Config, error) {
 
 func (c *Config) setDefaults() {
 	set(&c.Drain, 20*time.Second)
+	set(&c.ConnectionsPerAddress, defaultPerAddress)
 	set(&c.Operations, "127.0.0.1:9464")
 	set(&c.Log.Level, "info")
 	set(&c.Log.Format, "json")

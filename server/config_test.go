@@ -30,7 +30,7 @@ func TestParseFillsDefaults(t *testing.T) {
 	}
 	main := c.Accounts["main"]
 	if c.Drain != 20*time.Second || c.Sessions.Lifetime != 12*time.Hour || c.Operations != "127.0.0.1:9464" ||
-		c.Log.Level != "info" || c.Log.Format != "json" || main.MaxLifetime != time.Hour || main.Rate != 100 || main.Revocation != "none" {
+		c.Log.Level != "info" || c.ConnectionsPerAddress != 1000 || c.Log.Format != "json" || main.MaxLifetime != time.Hour || main.Rate != 100 || main.Revocation != "none" {
 		t.Errorf("defaults are missing: %+v", c)
 	}
 }
@@ -61,6 +61,7 @@ sessions: {lifetime: 1s}
 audit: {retention: 1h}
 drain: 1h
 log: {level: loud, format: xml}
+connections_per_address: -5
 colour: blue
 `))
 	if err == nil {
@@ -92,6 +93,7 @@ colour: blue
 		`drain: 1h0m0s is too long`,
 		`log.level: "loud" is not one of`,
 		`log.format: "xml" is not one of`,
+		`connections_per_address: -5 is out of bounds`,
 		`colour: unknown key`,
 	} {
 		if !strings.Contains(err.Error(), want) {

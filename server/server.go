@@ -15,11 +15,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/adminapi"
+	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/agentapi"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/authn"
@@ -37,21 +37,6 @@ import (
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
 	"github.com/stokerd/stoker/server/internal/watch"
-)
-
-// The limits of one connection and call. They are not settings: no agent needs
-// more, and whoever sends more is no agent.
-const (
-	maxMessage     = 256 << 10
-	maxHeaderList  = 16 << 10
-	maxStreams     = 64 // open calls a connection
-	handshakeLimit = 15 * time.Second
-	// A connection that has been silent for so long is asked, and closed if
-	// it does not answer.
-	keepaliveAfter  = time.Minute
-	keepaliveAnswer = 20 * time.Second
-	// Clients may ask every ten seconds; agents do every twenty.
-	keepaliveLeast = 10 * time.Second
 )
 
 // Server is one broker. New makes it; Run serves until it is told to stop.
@@ -88,7 +73,7 @@ type Server struct {
 // endpoint is one gRPC server with its listener.
 type endpoint struct {
 	server   *grpc.Server
-	listener net.Listener
+	listener *admission.Listener
 }
 
 // New opens and checks everything that a broker needs, listeners included, and
@@ -291,26 +276,28 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 		Authority: s.signer(), Directory: s.directory, Tokens: s.store, Certificates: s.store, Trail: s.trail,
 		Lifetime: s.certificateLifetime(), Log: s.log,
 	})
-	s.main.server = grpc.NewServer(append(s.transport(credentials.NewTLS(s.reloader.Mutual())),
+	exempt := endless{}
+	s.main.server = grpc.NewServer(append(mainTransport(credentials.NewTLS(s.reloader.Mutual()), exempt),
 		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who)))...)...)
 	if err := s.registerMain(desk); err != nil {
 		return err
 	}
+	exempt.add(s.main.server)
 	calls.InitializeMetrics(s.main.server)
 	var err error
-	var lc net.ListenConfig
-	if s.main.listener, err = lc.Listen(ctx, "tcp", s.config.Listen); err != nil {
+	if s.main.listener, err = listen(ctx, s.config.Listen, s.config.mainLimits(), s.log); err != nil {
 		return err
 	}
 	if e := s.config.Enrollment; e != nil {
-		s.enroll.server = grpc.NewServer(append(s.transport(credentials.NewTLS(s.reloader.ServerOnly())),
+		s.enroll.server = grpc.NewServer(append(enrollTransport(credentials.NewTLS(s.reloader.ServerOnly())),
 			chain(layers(s.log, calls, newcomers))...)...)
 		agentapi.RegisterEnrollment(s.enroll.server, desk)
-		if s.enroll.listener, err = lc.Listen(ctx, "tcp", e.Listen); err != nil {
+		if s.enroll.listener, err = listen(ctx, e.Listen, enrollLimits(), s.log); err != nil {
 			return err
 		}
 	}
 	if s.config.Operations != "off" {
+		var lc net.ListenConfig
 		s.opsAt, err = lc.Listen(ctx, "tcp", s.config.Operations)
 	}
 	return err
@@ -360,11 +347,20 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	)
 	s.metrics.Attach(metrics.Sources{
 		Leases: s.leases.Stats, Streams: s.streams.Stats, Passwords: s.passwords.Stats,
-		Certificates: s.reloader.Status, Trail: s.trail.Stats, Ready: s.ready.Problem,
+		Certificates: s.reloader.Status, Trail: s.trail.Stats, Ready: s.ready.Problem, Connections: s.connections,
 	})
 	healthv1.RegisterHealthServer(s.main.server, s.ready.health)
 	reflection.Register(s.main.server)
 	return nil
+}
+
+// connections says how the listeners stand, by name.
+func (s *Server) connections() map[string]admission.Stats {
+	all := map[string]admission.Stats{"main": s.main.listener.Stats()}
+	if s.enroll.listener != nil {
+		all["enrollment"] = s.enroll.listener.Stats()
+	}
+	return all
 }
 
 // signer is the built-in authority, or a nil interface.
@@ -389,22 +385,6 @@ func (s *Server) tokenLifetime() time.Duration {
 	return s.config.Enrollment.TokenLifetime
 }
 
-// transport is how connections are held and bounded.
-func (s *Server) transport(creds credentials.TransportCredentials) []grpc.ServerOption {
-	return []grpc.ServerOption{
-		grpc.Creds(creds),
-		grpc.ConnectionTimeout(handshakeLimit),
-		grpc.MaxRecvMsgSize(maxMessage),
-		grpc.MaxHeaderListSize(maxHeaderList),
-		grpc.MaxConcurrentStreams(maxStreams),
-		// With TLS beneath, a read buffer of grpc's own saves no system call
-		// and stays allocated for as long as the connection is open.
-		grpc.ReadBufferSize(0),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveAnswer}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-	}
-}
-
 // passwords gives operators' services the rules for new passwords beside the
 // pool that hashes them.
 type passwords struct{ *authn.Passwords }
@@ -421,7 +401,8 @@ func (s *Server) listStreams() []adminapi.Stream {
 	listed := make([]adminapi.Stream, len(infos))
 	for i, v := range infos {
 		listed[i] = adminapi.Stream{
-			ID: v.ID, Tenant: v.Tenant, Agent: v.Agent, Login: v.Login, Peer: v.Peer, Client: v.Client,
+			ID: v.ID, TenantID: v.TenantID, Tenant: v.Tenant, AgentID: v.AgentID, Agent: v.Agent, UserID: v.UserID, Login: v.Login,
+			Peer: v.Peer, Client: v.Client,
 			CertificateSerial: v.CertificateSerial, Opened: v.Opened, Pending: v.Pending,
 		}
 		for _, g := range v.Grants {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/lease"
@@ -19,6 +20,8 @@ type Sources struct {
 	Passwords    func() authn.PoolStats
 	Certificates func() []pki.Status
 	Trail        func() audit.Stats
+	// Connections are the listeners' by name.
+	Connections func() map[string]admission.Stats
 	// Ready is why the broker is not ready, or "".
 	Ready func() string
 }
@@ -113,6 +116,10 @@ var (
 	ended    = counter("stoker_streams_ended_total", "Streams that ended, by why.", "reason")
 	messages = counter("stoker_stream_messages_total", "Messages sent on streams, by kind.", "kind")
 
+	connections = gauge("stoker_connections", "Open connections, by listener and whether they are established or in their handshake.", "listener", "state")
+	admitted    = counter("stoker_connections_admitted_total", "Connections that were admitted, by listener.", "listener")
+	turnedAway  = counter("stoker_connections_refused_total", "Connections that were refused or closed for a limit, by listener and cause.", "listener", "cause")
+
 	hashing = gauge("stoker_password_hashes", "Password hashes now: running and waiting.", "state")
 	hashed  = counter("stoker_password_hashes_total", "Password hashes: computed, and turned away because the queue was full.", "result")
 
@@ -134,7 +141,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.commitRecords.Describe(ch)
 	for _, d := range []metric{
 		ready, leases, subscribed, dry, emptiest, credentials, failures, queued, lag, inFlight, budget,
-		streams, opened, ended, messages, hashing, hashed, expires, stale,
+		streams, opened, ended, messages, connections, admitted, turnedAway, hashing, hashed, expires, stale,
 		records, waiting, sinkBehind, sinkFailures, stsDown,
 	} {
 		ch <- d.desc
@@ -169,6 +176,14 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	e.truth(ready, m.sources.Ready() == "")
 	e.leases(m.sources.Leases())
 	e.streams(m.sources.Streams())
+	for listener, s := range m.sources.Connections() {
+		e.send(connections, float64(s.Open-s.Handshakes), listener, "established")
+		e.send(connections, float64(s.Handshakes), listener, "handshake")
+		e.send(admitted, float64(s.Admitted), listener)
+		for cause, n := range s.Refused {
+			e.send(turnedAway, float64(n), listener, string(cause))
+		}
+	}
 	pool := m.sources.Passwords()
 	e.send(hashing, float64(pool.Running), "running")
 	e.send(hashing, float64(pool.Waiting), "waiting")

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/lease"
@@ -37,7 +38,10 @@ func full() *metrics.Metrics {
 		Streams:      func() stream.Stats { return stream.Stats{Open: 4, Ended: map[string]int64{"USER_DISABLED": 1}} },
 		Passwords:    func() authn.PoolStats { return authn.PoolStats{Done: 9, Shed: 1} },
 		Certificates: func() []pki.Status { return []pki.Status{{Name: "server certificate", Expires: time.Unix(2e9, 0)}} },
-		Trail:        func() audit.Stats { return audit.Stats{Records: 11, Failed: 2, Queued: 1} },
+		Connections: func() map[string]admission.Stats {
+			return map[string]admission.Stats{"main": {Open: 5, Handshakes: 2, Admitted: 6, Refused: map[admission.Cause]int64{admission.CauseFull: 4}}}
+		},
+		Trail: func() audit.Stats { return audit.Stats{Records: 11, Failed: 2, Queued: 1} },
 	})
 	return m
 }
@@ -86,6 +90,10 @@ func TestValues(t *testing.T) {
 		{"stoker_sts_budget", []string{"main"}, 50},
 		{"stoker_sts_down", []string{"main"}, 1},
 		{"stoker_streams", nil, 4},
+		{"stoker_connections", []string{"main", "established"}, 3},
+		{"stoker_connections", []string{"main", "handshake"}, 2},
+		{"stoker_connections_admitted_total", []string{"main"}, 6},
+		{"stoker_connections_refused_total", []string{"full", "main"}, 4},
 		{"stoker_streams_ended_total", []string{"USER_DISABLED"}, 1},
 		{"stoker_password_hashes_total", []string{"shed"}, 1},
 		{"stoker_certificate_expiry_seconds", []string{"server certificate"}, 2e9},
