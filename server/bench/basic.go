@@ -1,0 +1,394 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/bench/internal/fleet"
+	"github.com/stokerd/stoker/server/bench/internal/site"
+)
+
+// issue connects agents that have nothing.
+func (b *bench) issue(ctx context.Context) error {
+	s, err := b.broker(ctx, false)
+	if err != nil {
+		return err
+	}
+	if err := s.disconnectAll(ctx); err != nil {
+		return err
+	}
+	s.fleet.Forget()
+	before, err := s.traffic(ctx)
+	if err != nil {
+		return err
+	}
+	wave := s.fleet.Expect(fleet.Supplied, true)
+	began := time.Now()
+	var took time.Duration
+	cost, err := s.cost(ctx, b.profiled(ctx, s, "issue", func() error {
+		if err := s.fleet.Connect(ctx, s.fleet.Size()); err != nil {
+			return err
+		}
+		err := wave.Wait(ctx)
+		took = time.Since(began)
+		return err
+	}))
+	if err != nil {
+		return err
+	}
+	after, err := s.traffic(ctx)
+	if err != nil {
+		return err
+	}
+	n := float64(s.fleet.Size())
+	b.add("issue", "CPU a connection with its first credential", Seconds, cost.Seconds()/n)
+	b.add("issue", "credentials a second", Rate, n/took.Seconds())
+	b.spread("issue", "first credential", wave.Spread(), fleet.Spread{})
+	b.add("issue", "STS calls", Count, after.sts-before.sts)
+	b.add("issue", "password hashes", Count, after.hashes-before.hashes)
+	b.add("issue", "audit records", Count, after.records-before.records)
+	return nil
+}
+
+// hold measures what one more stream takes in memory: from half of the agents
+// to all of them, so that what the process takes by itself does not count.
+func (b *bench) hold(ctx context.Context) error {
+	const goal, mostHeld, heldOf = 1.1, 1.1 * (1 << 30), 18000
+	s, err := b.broker(ctx, false)
+	if err != nil {
+		return err
+	}
+	each, all, detail, err := b.grow(ctx, s)
+	if err != nil {
+		return err
+	}
+	if b.Profiles != "" {
+		if _, err := s.server.Ask(ctx, "heap-profile "+b.Profiles+"/hold.heap.pprof"); err != nil {
+			return err
+		}
+	}
+	b.say("the broker has %s", detail)
+	if err := s.disconnectAll(ctx); err != nil {
+		return err
+	}
+	p, err := b.plain(ctx)
+	if err != nil {
+		return err
+	}
+	bareEach, bareAll, detail, err := b.grow(ctx, p)
+	if err != nil {
+		return err
+	}
+	b.say("bare grpc-go has %s", detail)
+	if err := p.disconnectAll(ctx); err != nil {
+		return err
+	}
+	b.report.add(Measure{
+		Mode: "hold", Agents: b.Agents, Name: "memory a stream, resident after GC", Unit: Bytes,
+		Stoker: each, Bare: bareValue(bareEach), Goal: ratioAtMost(goal),
+	})
+	whole := Measure{Mode: "hold", Agents: b.Agents, Name: "memory of the process, resident after GC", Unit: Bytes, Stoker: all, Bare: bareValue(bareAll)}
+	if b.Agents >= heldOf {
+		whole.Goal = atMost(mostHeld)
+	}
+	b.report.add(whole)
+	return nil
+}
+
+// grow connects all agents in two steps and gives the memory of a stream of the
+// second, and of the whole.
+func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, detail string, err error) {
+	if err := s.disconnectAll(ctx); err != nil {
+		return 0, 0, "", err
+	}
+	half := s.fleet.Size() / 2
+	sizes := make([]float64, 0, 2)
+	for _, n := range []int{half, s.fleet.Size()} {
+		if err := s.fleet.Connect(ctx, n); err != nil {
+			return 0, 0, "", err
+		}
+		if err := s.fleet.AwaitConnected(ctx, n); err != nil {
+			return 0, 0, "", err
+		}
+		if err := s.calm(ctx); err != nil {
+			return 0, 0, "", err
+		}
+		m, said, err := s.resident(ctx)
+		if err != nil {
+			return 0, 0, "", err
+		}
+		sizes, detail = append(sizes, float64(m.Resident)), said
+	}
+	return (sizes[1] - sizes[0]) / float64(s.fleet.Size()-half), sizes[1], detail, nil
+}
+
+// storm has all agents reconnect, with their tokens and what they hold.
+func (b *bench) storm(ctx context.Context) error {
+	const goal = 1.35
+	s, err := b.broker(ctx, false)
+	if err != nil {
+		return err
+	}
+	p, err := b.plain(ctx)
+	if err != nil {
+		return err
+	}
+	if s.fleet.Dry() > 0 {
+		if err := s.connectAll(ctx); err != nil {
+			return err
+		}
+		if err := s.fleet.AwaitSupplied(ctx); err != nil {
+			return err
+		}
+	}
+	before, err := s.traffic(ctx)
+	if err != nil {
+		return err
+	}
+	var costs, bareCosts, rates, bareRates []float64
+	var spread, bareSpread fleet.Spread
+	for round := range b.Rounds {
+		for _, one := range []struct {
+			at           *stand
+			costs, rates *[]float64
+			spread       *fleet.Spread
+		}{{p, &bareCosts, &bareRates, &bareSpread}, {s, &costs, &rates, &spread}} {
+			cost, took, times, err := b.reconnect(ctx, one.at, fmt.Sprintf("storm-%d", round))
+			if err != nil {
+				return err
+			}
+			*one.costs, *one.rates, *one.spread = append(*one.costs, cost), append(*one.rates, float64(one.at.fleet.Size())/took.Seconds()), times
+		}
+	}
+	after, err := s.traffic(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.add(Measure{
+		Mode: "storm", Agents: b.Agents, Name: "CPU a connection: login by token, resume, first message", Unit: Seconds,
+		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
+	})
+	b.report.add(Measure{Mode: "storm", Agents: b.Agents, Name: "connections a second, with the agents on the same cores", Unit: Rate, Stoker: median(rates), Bare: bareValue(median(bareRates))})
+	b.spread("storm", "first message", spread, bareSpread)
+	b.add("storm", "STS calls", Count, after.sts-before.sts, atMost(0))
+	b.add("storm", "password hashes", Count, after.hashes-before.hashes, atMost(0))
+	return s.connectAll(ctx)
+}
+
+// reconnect disconnects all agents and connects them again.
+func (b *bench) reconnect(ctx context.Context, s *stand, name string) (each float64, took time.Duration, times fleet.Spread, err error) {
+	if err := s.disconnectAll(ctx); err != nil {
+		return 0, 0, fleet.Spread{}, err
+	}
+	wave := s.fleet.Expect(fleet.Welcomed, true)
+	cost, err := s.cost(ctx, b.profiled(ctx, s, name, func() error {
+		began := time.Now()
+		if err := s.fleet.Connect(ctx, s.fleet.Size()); err != nil {
+			return err
+		}
+		err := wave.Wait(ctx)
+		took = time.Since(began)
+		return err
+	}))
+	if err != nil {
+		return 0, 0, fleet.Spread{}, err
+	}
+	times = wave.Spread()
+	return cost.Seconds() / float64(s.fleet.Size()), took, times, s.disconnectAll(ctx)
+}
+
+// unary calls GetCredentials while the broker has the credentials in memory.
+func (b *bench) unary(ctx context.Context) error {
+	const goal, callers, calls = 2.0, 64, 20000
+	s, err := b.broker(ctx, false)
+	if err != nil {
+		return err
+	}
+	p, err := b.plain(ctx)
+	if err != nil {
+		return err
+	}
+	n := min(callers, b.Agents)
+	// One call each, so that those whose credential was resumed have one that
+	// the broker knows.
+	if _, err := s.fleet.Call(ctx, n, 4*n); err != nil {
+		return err
+	}
+	var costs, bareCosts []float64
+	var spread, bareSpread fleet.Spread
+	for round := range b.Rounds {
+		for _, one := range []struct {
+			at     *stand
+			costs  *[]float64
+			spread *fleet.Spread
+		}{{p, &bareCosts, &bareSpread}, {s, &costs, &spread}} {
+			var done fleet.Calls
+			cost, err := one.at.cost(ctx, b.profiled(ctx, one.at, fmt.Sprintf("unary-%d", round), func() (err error) {
+				done, err = one.at.fleet.Call(ctx, n, calls)
+				return err
+			}))
+			if err != nil {
+				return err
+			}
+			*one.costs, *one.spread = append(*one.costs, cost.Seconds()/float64(done.Made)), done.Spread
+		}
+	}
+	b.report.add(Measure{
+		Mode: "unary", Agents: n, Name: "CPU a warm GetCredentials", Unit: Seconds,
+		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
+	})
+	b.spread("unary", "answer", spread, bareSpread)
+	return nil
+}
+
+// push renews all credentials at once, by changing what their grant allows.
+func (b *bench) push(ctx context.Context) error {
+	const goal = 1.35
+	s, err := b.broker(ctx, true)
+	if err != nil {
+		return err
+	}
+	p, err := b.plain(ctx)
+	if err != nil {
+		return err
+	}
+	admin, err := grpc.NewClient(s.server.Address, grpc.WithTransportCredentials(credentials.NewTLS(operatorTLS(b.site))))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close() }()
+	grants := stokerv1.NewGrantServiceClient(admin)
+	access := []stokerv1.Access{stokerv1.Access_ACCESS_MAINTAIN, stokerv1.Access_ACCESS_BACKUP}
+	change := func(round int) error {
+		_, err := grants.UpdateGrant(ctx, &stokerv1.UpdateGrantRequest{
+			Grant:      &stokerv1.Grant{Tenant: tenant, Name: site.Grant, Access: access[round%2]},
+			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"access"}},
+		})
+		return err
+	}
+	push := func(int) error { _, err := p.server.Ask(ctx, "push"); return err }
+	var costs, bareCosts []float64
+	var spread, bareSpread fleet.Spread
+	for _, one := range []struct {
+		at     *stand
+		begin  func(int) error
+		costs  *[]float64
+		spread *fleet.Spread
+	}{{p, push, &bareCosts, &bareSpread}, {s, change, &costs, &spread}} {
+		if err := one.at.connectAll(ctx); err != nil {
+			return err
+		}
+		// An even number: in the end the grant is as it was. The first round
+		// warms up.
+		for round := range 2 * ((b.Rounds + 2) / 2) {
+			wave := one.at.fleet.Expect(fleet.Supplied, false)
+			cost, err := one.at.cost(ctx, b.profiled(ctx, one.at, fmt.Sprintf("push-%d", round), func() error {
+				if err := one.begin(round); err != nil {
+					return err
+				}
+				return wave.Wait(ctx)
+			}))
+			if err != nil {
+				return err
+			}
+			if round > 0 {
+				*one.costs, *one.spread = append(*one.costs, cost.Seconds()/float64(one.at.fleet.Size())), wave.Spread()
+			}
+		}
+		if one.at == p {
+			if err := p.disconnectAll(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	b.report.add(Measure{
+		Mode: "push", Agents: b.Agents, Name: "CPU a renewal: decide, audit, push, acknowledge", Unit: Seconds,
+		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
+	})
+	b.spread("push", "renewal", spread, bareSpread)
+	return nil
+}
+
+// revoke disables the tenant of all agents.
+func (b *bench) revoke(ctx context.Context) error {
+	s, err := b.broker(ctx, true)
+	if err != nil {
+		return err
+	}
+	if err := s.connectAll(ctx); err != nil {
+		return err
+	}
+	admin, err := grpc.NewClient(s.server.Address, grpc.WithTransportCredentials(credentials.NewTLS(operatorTLS(b.site))))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close() }()
+	tenants := stokerv1.NewTenantServiceClient(admin)
+	disable := func(disabled bool) error {
+		_, err := tenants.UpdateTenant(ctx, &stokerv1.UpdateTenantRequest{
+			Tenant: &stokerv1.Tenant{Name: tenant, Disabled: disabled}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"disabled"}},
+		})
+		return err
+	}
+	// The operator's connection is made before.
+	if err := disable(false); err != nil {
+		return err
+	}
+	wave := s.fleet.Expect(fleet.Ended, false)
+	began := time.Now()
+	var acknowledged time.Duration
+	cost, err := s.cost(ctx, b.profiled(ctx, s, "revoke", func() error {
+		if err := disable(true); err != nil {
+			return err
+		}
+		acknowledged = time.Since(began)
+		return wave.Wait(ctx)
+	}))
+	if err != nil {
+		return err
+	}
+	b.add("revoke", "CPU a stream", Seconds, cost.Seconds()/float64(s.fleet.Size()))
+	b.add("revoke", "acknowledged to the operator", Seconds, acknowledged.Seconds())
+	last := wave.Spread()
+	b.add("revoke", "stream told, p50", Seconds, last.P50.Seconds())
+	b.add("revoke", "stream told, last", Seconds, last.Last.Seconds(), atMost(1))
+	return disable(false)
+}
+
+// add adds a value that there is nothing to compare with.
+func (b *bench) add(mode, name string, unit Unit, value float64, goal ...*Goal) {
+	m := Measure{Mode: mode, Name: name, Agents: b.Agents, Unit: unit, Stoker: value}
+	if len(goal) > 0 {
+		m.Goal = goal[0]
+	}
+	b.report.add(m)
+}
+
+// spread adds the times of an event; other is bare grpc-go's.
+func (b *bench) spread(mode, name string, s, other fleet.Spread) {
+	for _, one := range []struct {
+		name     string
+		at, bare time.Duration
+	}{{"p50", s.P50, other.P50}, {"p99", s.P99, other.P99}, {"last", s.Last, other.Last}} {
+		m := Measure{Mode: mode, Name: name + ", " + one.name, Agents: b.Agents, Unit: Seconds, Stoker: one.at.Seconds()}
+		if one.bare > 0 {
+			m.Bare = bareValue(one.bare.Seconds())
+		}
+		b.report.add(m)
+	}
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	if n := len(sorted); n%2 == 0 {
+		return (sorted[n/2-1] + sorted[n/2]) / 2
+	}
+	return sorted[len(sorted)/2]
+}

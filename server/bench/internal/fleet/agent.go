@@ -1,0 +1,182 @@
+package fleet
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/bench/internal/light"
+)
+
+const (
+	streamPath = stokerv1.CredentialService_StreamCredentials_FullMethodName
+	unaryPath  = stokerv1.CredentialService_GetCredentials_FullMethodName
+	// authority is what agents call the broker.
+	authority = "localhost"
+	// connectLimit bounds one connection, as in package client.
+	connectLimit = 10 * time.Second
+)
+
+// Held is what an agent knows of the credential that it holds.
+type Held struct {
+	ID, Grant       string
+	Issued, Expires time.Time
+}
+
+func (h Held) valid(now time.Time) bool { return h.ID != "" && h.Expires.After(now) }
+
+// left is the share of its life that is left.
+func (h Held) left(now time.Time) float64 {
+	return float64(h.Expires.Sub(now)) / float64(h.Expires.Sub(h.Issued))
+}
+
+// agent is one agent.
+type agent struct {
+	fleet    *Fleet
+	index    int
+	identity Identity
+
+	mu   sync.Mutex
+	link *link // nil: not connected
+	held Held
+	// visits counts connections, failures those in a row that brought nothing.
+	visits, failures int
+	// coming is the timer of a return.
+	coming *time.Timer
+}
+
+func (a *agent) holding() Held {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.held
+}
+
+// metadata is that of all its calls.
+func (a *agent) metadata() []light.Header {
+	return []light.Header{{Name: "authorization", Value: "Bearer " + a.identity.Token}}
+}
+
+// dial opens a connection to the broker whose turn it is.
+func (a *agent) dial(ctx context.Context, to light.Handler) (*light.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	a.mu.Lock()
+	broker := a.fleet.brokers[(a.index+a.visits)%len(a.fleet.brokers)]
+	a.visits++
+	a.mu.Unlock()
+	return light.Dial(ctx, light.Target{Address: broker, Source: a.identity.Source, TLS: a.identity.TLS, Authority: authority}, to)
+}
+
+// connect opens a stream and subscribes with what is held, unless there is a
+// stream.
+func (a *agent) connect(ctx context.Context) error {
+	l := &link{agent: a, began: time.Now()}
+	a.mu.Lock()
+	if a.link != nil {
+		a.mu.Unlock()
+		return nil
+	}
+	a.link = l
+	subscription := a.subscription(l.began)
+	a.mu.Unlock()
+	a.fleet.counts.dials.Add(1)
+	a.fleet.counts.linked.Add(1)
+	conn, err := a.dial(ctx, l)
+	if err != nil {
+		a.lost(l)
+		return err
+	}
+	a.mu.Lock()
+	l.conn = conn
+	unwanted := l.unwanted
+	a.mu.Unlock()
+	if unwanted {
+		conn.Close()
+		return nil
+	}
+	message, err := proto.Marshal(subscription)
+	if err == nil {
+		_, err = conn.Begin(streamPath, a.metadata(), message, false)
+	}
+	if err != nil {
+		conn.Close() // Closed comes
+	}
+	return err
+}
+
+func (a *agent) subscription(now time.Time) *stokerv1.StreamCredentialsRequest {
+	s := &stokerv1.Subscribe{Client: "stoker-bench"}
+	if a.held.valid(now) {
+		s.Held = []*stokerv1.HeldCredential{{Id: a.held.ID, Grant: a.held.Grant, ExpireTime: timestamppb.New(a.held.Expires)}}
+	}
+	return &stokerv1.StreamCredentialsRequest{Message: &stokerv1.StreamCredentialsRequest_Subscribe{Subscribe: s}}
+}
+
+// lost forgets a link that has ended, and comes back if the fleet does.
+func (a *agent) lost(l *link) {
+	f := a.fleet
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.link = nil
+	if f.returning.Load() && f.ctx.Err() == nil {
+		f.working.Add(1)
+		a.coming = time.AfterFunc(a.pause(l), a.comeBack)
+	}
+	f.counts.linked.Add(-1)
+}
+
+// The delays of package client, see its pace.
+const (
+	firstDelay   = time.Second
+	restedDelay  = 10 * time.Second
+	longestDelay = time.Minute
+)
+
+// pause is how long an agent waits after a stream: as long as the broker said,
+// and a draw from a bound that grows with each failure. mu is held.
+func (a *agent) pause(l *link) time.Duration {
+	if l.useful {
+		a.failures = 0
+	}
+	if l.leaving {
+		return l.advice
+	}
+	life := max(0, time.Until(a.held.Expires))
+	bound := min(max(life/10, firstDelay), restedDelay)
+	bound = min(bound<<min(a.failures, 6), longestDelay)
+	a.failures++
+	return l.advice + rand.N(bound)
+}
+
+// comeBack connects when there is a place.
+func (a *agent) comeBack() {
+	f := a.fleet
+	defer f.working.Done()
+	select {
+	case f.places <- struct{}{}:
+	case <-f.ctx.Done():
+		return
+	}
+	defer func() { <-f.places }()
+	if err := a.connect(f.ctx); err != nil && f.ctx.Err() == nil {
+		f.counts.failed(err)
+	}
+}
+
+// hangUp closes the connection, if there is one, or as soon as there is.
+func (a *agent) hangUp() {
+	a.mu.Lock()
+	var conn *light.Conn
+	if a.link != nil {
+		conn, a.link.unwanted = a.link.conn, true
+	}
+	a.mu.Unlock()
+	if conn != nil {
+		conn.Close()
+	}
+}

@@ -1,0 +1,113 @@
+package fleet
+
+import (
+	"maps"
+	"math"
+	"sync"
+	"sync/atomic"
+)
+
+// Stats counts since the fleet was made.
+type Stats struct {
+	// Dials counts connections that were begun, Failures those that failed,
+	// and everything else that should not happen, by what it said.
+	Dials    int64
+	Failures map[string]int64
+	// Messages received.
+	Welcomes, Credentials, Revocations, Reconnects, Heartbeats int64
+	// Problems and Ends by reason.
+	Problems, Ends map[string]int64
+	// Disorder counts credentials that were not issued after the one before
+	// on the same stream.
+	Disorder int64
+	// Lowest is the least share of its life that a credential had left when
+	// the next one came, by group; below zero the agent had none for a while.
+	// A group that saw no renewal is not there.
+	Lowest map[int]float64
+	// Renewals counts by group, and Late those that came below a third.
+	Renewals, Late map[int]int64
+}
+
+// low is the share of its life under which no credential may fall.
+const low = 1.0 / 3
+
+type counts struct {
+	linked, connected, dials                                   atomic.Int64
+	welcomes, credentials, revocations, reconnects, heartbeats atomic.Int64
+	disorder                                                   atomic.Int64
+
+	mu             sync.Mutex
+	failures       map[string]int64
+	problems, ends map[string]int64
+	lowest         map[int]float64
+	renewals, late map[int]int64
+}
+
+func (c *counts) init() {
+	c.failures, c.problems, c.ends = map[string]int64{}, map[string]int64{}, map[string]int64{}
+	c.lowest, c.renewals, c.late = map[int]float64{}, map[int]int64{}, map[int]int64{}
+}
+
+// longestText bounds what is counted by what it said.
+const longestText = 120
+
+func (c *counts) failed(err error) {
+	text := err.Error()
+	c.count(&c.failures, text[:min(len(text), longestText)])
+}
+
+func (c *counts) count(in *map[string]int64, what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	(*in)[what]++
+}
+
+func (c *counts) renewed(group int, left float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.renewals[group]++
+	if left < low {
+		c.late[group]++
+	}
+	lowest, ok := c.lowest[group]
+	if !ok {
+		lowest = math.Inf(1)
+	}
+	c.lowest[group] = min(lowest, left)
+}
+
+// Stats gives the counts.
+func (f *Fleet) Stats() Stats {
+	c := &f.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Stats{
+		Dials: c.dials.Load(), Failures: maps.Clone(c.failures),
+		Welcomes: c.welcomes.Load(), Credentials: c.credentials.Load(), Revocations: c.revocations.Load(),
+		Reconnects: c.reconnects.Load(), Heartbeats: c.heartbeats.Load(),
+		Problems: maps.Clone(c.problems), Ends: maps.Clone(c.ends), Disorder: c.disorder.Load(),
+		Lowest: maps.Clone(c.lowest), Renewals: maps.Clone(c.renewals), Late: maps.Clone(c.late),
+	}
+}
+
+// samples keeps the first message of a kind, so that what a broker is compared
+// with can send the same.
+type samples struct {
+	mu                  sync.Mutex
+	welcome, credential []byte
+}
+
+func (s *samples) keep(in *[]byte, b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if *in == nil {
+		*in = append([]byte(nil), b...)
+	}
+}
+
+// Samples gives a welcome and a credential as they came; nil: none has.
+func (f *Fleet) Samples() (welcome, credential []byte) {
+	f.sampled.mu.Lock()
+	defer f.sampled.mu.Unlock()
+	return f.sampled.welcome, f.sampled.credential
+}

@@ -1,0 +1,191 @@
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Identity is one agent.
+type Identity struct {
+	TLS *tls.Config
+	// Token is the access token.
+	Token  string
+	Source netip.Addr
+	// Group is what Stats are kept apart by.
+	Group int
+}
+
+// Options say how a fleet behaves.
+type Options struct {
+	Agents []Identity
+	// Brokers are the addresses; agent i begins with number i modulo their
+	// number, as if a balancer had sent it there, and goes on to the next when
+	// it loses its stream.
+	Brokers []string
+	// Return makes agents come back when their stream ends, with the pace of
+	// package client. Otherwise they stay away until Connect.
+	Return bool
+	// Width is how many connect at once. Default 64.
+	Width int
+}
+
+// Fleet is a number of agents. Its methods are safe for concurrent use, except
+// that there is one Wave at a time.
+type Fleet struct {
+	agents    []*agent
+	brokers   []string
+	returning atomic.Bool
+
+	// ctx is that of connections being made; cancel ends the fleet.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	places  chan struct{} // one for each connection being made
+	working sync.WaitGroup
+
+	wave    atomic.Pointer[Wave]
+	counts  counts
+	sampled samples
+}
+
+const defaultWidth = 64
+
+// New makes a fleet; nobody connects yet. Close ends it.
+func New(o Options) (*Fleet, error) {
+	if len(o.Agents) == 0 || len(o.Brokers) == 0 {
+		return nil, errors.New("a fleet needs agents and a broker")
+	}
+	if o.Width == 0 {
+		o.Width = defaultWidth
+	}
+	f := &Fleet{brokers: o.Brokers, places: make(chan struct{}, o.Width)}
+	f.returning.Store(o.Return)
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.counts.init()
+	f.agents = make([]*agent, len(o.Agents))
+	for i, identity := range o.Agents {
+		f.agents[i] = &agent{fleet: f, index: i, identity: identity}
+	}
+	return f, nil
+}
+
+// Size is how many agents there are.
+func (f *Fleet) Size() int { return len(f.agents) }
+
+// Connect connects the first n agents, as far as they are not connected, as
+// many at once as the fleet is wide. It returns once each has sent its
+// subscription, or with the first error.
+func (f *Fleet) Connect(ctx context.Context, n int) error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(cap(f.places))
+	for _, a := range f.agents[:n] {
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() error { return a.connect(ctx) })
+	}
+	return all.Wait()
+}
+
+// Disconnect closes all connections, and returns when the agents know.
+func (f *Fleet) Disconnect(ctx context.Context) error {
+	was := f.returning.Swap(false)
+	defer f.returning.Store(was)
+	for _, a := range f.agents {
+		a.hangUp()
+	}
+	return f.until(ctx, func() bool { return f.counts.linked.Load() == 0 })
+}
+
+// Return says whether agents come back by themselves from now on.
+func (f *Fleet) Return(comes bool) { f.returning.Store(comes) }
+
+// Connected is how many streams are open and were welcomed.
+func (f *Fleet) Connected() int { return int(f.counts.connected.Load()) }
+
+// AwaitConnected waits until so many streams are open.
+func (f *Fleet) AwaitConnected(ctx context.Context, n int) error {
+	return f.until(ctx, func() bool { return f.Connected() >= n })
+}
+
+// AwaitSupplied waits until all agents hold a credential.
+func (f *Fleet) AwaitSupplied(ctx context.Context) error {
+	return f.until(ctx, func() bool { return f.Dry() == 0 })
+}
+
+// lookEvery is how often until looks.
+const lookEvery = 10 * time.Millisecond
+
+func (f *Fleet) until(ctx context.Context, ok func() bool) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// Dry counts the agents without a valid credential.
+func (f *Fleet) Dry() int {
+	n, now := 0, time.Now()
+	for _, a := range f.agents {
+		if !a.holding().valid(now) {
+			n++
+		}
+	}
+	return n
+}
+
+// Forget makes the agents hold nothing, as after a reinstallation.
+func (f *Fleet) Forget() {
+	for _, a := range f.agents {
+		a.mu.Lock()
+		a.held = Held{}
+		a.mu.Unlock()
+	}
+}
+
+// Holding gives what each agent holds, in their order.
+func (f *Fleet) Holding() []Held {
+	all := make([]Held, len(f.agents))
+	for i, a := range f.agents {
+		all[i] = a.holding()
+	}
+	return all
+}
+
+// Hold makes the agents hold what another fleet of the same agents did.
+func (f *Fleet) Hold(all []Held) {
+	for i, a := range f.agents {
+		a.mu.Lock()
+		a.held = all[i]
+		a.mu.Unlock()
+	}
+}
+
+// Close ends all connections and waits for the end of whatever the fleet does.
+func (f *Fleet) Close(ctx context.Context) error {
+	f.returning.Store(false)
+	f.cancel()
+	err := f.Disconnect(ctx)
+	for _, a := range f.agents {
+		a.mu.Lock()
+		if a.coming != nil && a.coming.Stop() {
+			f.working.Done()
+		}
+		a.coming = nil
+		a.mu.Unlock()
+	}
+	f.working.Wait()
+	return err
+}
