@@ -16,7 +16,12 @@ import (
 const (
 	healthInterval = time.Second
 	healthTimeout  = 3 * time.Second
+	// startInterval is how often it is looked at during the first second.
+	startInterval = 20 * time.Millisecond
 )
+
+// stopping is the problem of a broker that is about to end.
+const stopping = "stopping"
 
 // condition is one thing without which nothing can be issued.
 type condition struct {
@@ -56,10 +61,11 @@ func (r *readiness) Problem() string {
 
 // run looks at the conditions until ctx ends.
 func (r *readiness) run(ctx context.Context) {
+	r.start(ctx)
 	tick := time.NewTicker(healthInterval)
 	defer tick.Stop()
 	for {
-		r.look(ctx)
+		r.set(r.look(ctx))
 		select {
 		case <-ctx.Done():
 			return
@@ -68,22 +74,42 @@ func (r *readiness) run(ctx context.Context) {
 	}
 }
 
-func (r *readiness) look(ctx context.Context) {
+// start looks often for a while, since parts that are still starting are ready
+// in no time.
+func (r *readiness) start(ctx context.Context) {
+	limit := time.After(healthInterval)
+	for {
+		if r.look(ctx) == "" {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-limit:
+			return
+		case <-time.After(startInterval):
+		}
+	}
+}
+
+// look gives the first problem, or "".
+func (r *readiness) look(ctx context.Context) string {
 	limited, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	for _, c := range r.conditions {
 		if err := c.test(limited); err != nil {
-			if ctx.Err() == nil {
-				r.set(fmt.Sprintf("%s: %v", c.name, err))
-			}
-			return
+			return fmt.Sprintf("%s: %v", c.name, err)
 		}
 	}
-	r.set("")
+	return ""
 }
 
-// set announces the state where it differs from the last.
+// set announces the state where it differs from the last. A stopping broker
+// stays as it is.
 func (r *readiness) set(problem string) {
+	if r.Problem() == stopping {
+		return
+	}
 	before := r.problem.Swap(&problem)
 	if before != nil && *before == problem {
 		return
@@ -102,7 +128,7 @@ func (r *readiness) set(problem string) {
 
 // stop announces NOT_SERVING for good.
 func (r *readiness) stop() {
-	stopping := "stopping"
-	r.problem.Store(&stopping)
+	why := stopping
+	r.problem.Store(&why)
 	r.health.Shutdown()
 }

@@ -114,7 +114,7 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "run chmod 600"},
-		"another trust domain":   {func(c *server.Config) { c.TrustDomain = "other.example" }, "a broker's trust domain cannot change"},
+		"another trust domain": {func(c *server.Config) { c.TrustDomain = "other.example" }, "a broker's trust domain cannot change"},
 		"a bad region": {func(c *server.Config) {
 			a := c.Accounts["main"]
 			a.Region = "nowhere!"
