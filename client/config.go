@@ -33,9 +33,15 @@ type Config struct {
 	// Empty: TLS.RootCAs, else the system's authorities.
 	CAFile string
 	// CertFile and KeyFile hold this agent's certificate and its key (PEM).
-	// They are read again for each connection, so that a renewed certificate
-	// is picked up. Empty: TLS.Certificates or TLS.GetClientCertificate.
+	// They are looked at every minute and read again for each connection, so
+	// that a replaced certificate is taken into use, without a gap. Empty:
+	// TLS.Certificates or TLS.GetClientCertificate.
 	CertFile, KeyFile string
+	// Renew has the source renew the certificate itself at two thirds of its
+	// life, with a new key, and replace the files. It needs a broker with an
+	// authority of its own. Where it turns out that the certificate cannot be
+	// renewed from here, the source says so once and only reads the files.
+	Renew bool
 	// ServerName is the name in the broker's certificate. Empty: the host of
 	// its address.
 	ServerName string
@@ -45,8 +51,8 @@ type Config struct {
 
 	// Login is the user, "login@tenant".
 	Login string
-	// Password gives the user's password. It is called for each login, so that
-	// a changed password is picked up; the source keeps nothing of it. Its
+	// Password gives the user's password. It is called for each login, also two
+	// at a time, so that a changed password is picked up; the source keeps nothing of it. Its
 	// error is permanent: it ends Wait, and the source calls it again minutes
 	// later.
 	Password func(context.Context) (string, error)
@@ -103,6 +109,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if len(c.Client) > longestClient || c.Client != printable(c.Client) {
 		complain("client: at most %d printable characters", longestClient)
+	}
+	if c.Renew && c.CertFile == "" {
+		complain("renew: name the files of the certificate and its key")
 	}
 	if _, _, err := c.loadTLS(); err != nil {
 		problems = append(problems, err)

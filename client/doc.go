@@ -30,8 +30,16 @@
 // mistake. [Source.Wait] returns a permanent error at once, so that a person at
 // the terminal sees it.
 //
-// The package owns the connection, the login and the credentials in memory. It
-// never writes a file, never reads the environment (but for the proxy settings
-// that gRPC honors), has no global state, and starts no goroutine that outlives
+// # Certificates
+//
+// [Enroll] gets a new agent its certificate for a join token. A Source whose
+// certificate is in files takes a replaced one into use without a gap: it logs in
+// with it while the old stream goes on, then moves the stream and resumes what it
+// holds. With Config.Renew it also renews the certificate itself in good time.
+//
+// The package owns the connection, the login, the credentials in memory, and,
+// where it is told to enroll or to renew, the files of the certificate. It writes
+// no other file, never reads the environment (but for the proxy settings that
+// gRPC honors), has no global state, and starts no goroutine that outlives
 // [Source.Close].
 package client

@@ -25,6 +25,9 @@ const (
 	EventReconnect EventKind = "reconnect"
 	// EventDisconnected: the stream ended, or none could be opened.
 	EventDisconnected EventKind = "disconnected"
+	// EventCertificate: the agent's certificate was replaced or renewed, or
+	// that could not be done.
+	EventCertificate EventKind = "certificate"
 )
 
 // Event is one thing that happened to a source. Which fields are set depends on
@@ -46,12 +49,15 @@ type Event struct {
 	// CredentialID is the revoked credential. Empty: all of the grant's.
 	// Revocation.
 	CredentialID string
+	// Certificate is the one in the files. Certificate.
+	Certificate Certificate
 	// Err says why, mostly an *Error. Problem, revocation, disconnected; nil
-	// where the broker ended the stream as it had said.
+	// where the broker ended the stream as it had said. Certificate; nil: all is
+	// well.
 	Err error
 	// RetryTime is when the broker tries again (problem), or when the source
-	// connects again (reconnect, disconnected). Zero: not until something
-	// changes.
+	// connects (reconnect, disconnected) or renews (certificate) again. Zero:
+	// not until something changes.
 	RetryTime time.Time
 	// GoodUntil is the end of the last credential. Problem; zero: there is
 	// none.
@@ -88,6 +94,14 @@ func (e Event) String() string {
 			fmt.Fprintf(&b, ": %v", e.Err)
 		}
 		fmt.Fprintf(&b, "; connecting again at %s", stamp(e.RetryTime))
+	case EventCertificate:
+		fmt.Fprintf(&b, "certificate %s", e.Certificate)
+		if e.Err != nil {
+			fmt.Fprintf(&b, ": %v", e.Err)
+		}
+		if !e.RetryTime.IsZero() {
+			fmt.Fprintf(&b, "; trying again at %s", stamp(e.RetryTime))
+		}
 	default:
 		b.WriteString(string(e.Kind))
 	}

@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -38,21 +40,47 @@ const (
 
 // link is one connection to one broker, made for one attempt and then closed.
 // So the certificate is read anew each time, and the brokers' order is kept.
+// Its thumbprint is that of our own certificate, where we have one.
 type link struct {
 	conn       *grpc.ClientConn
 	thumbprint [sha256.Size]byte
 	fault      atomic.Pointer[error]
 }
 
-// dial prepares a connection; the first call opens it.
+// dial prepares a connection with the certificate as it is now; the first call
+// opens it.
 func (c Config) dial(address string) (*link, error) {
 	conf, thumbprint, err := c.loadTLS()
 	if err != nil {
-		// The files were good when the source began. They may be in the middle
-		// of being replaced.
+		// The files were good when the source began.
 		return nil, &Error{Message: err.Error(), Transient: true, cause: err}
 	}
-	l := &link{thumbprint: thumbprint}
+	l, err := openLink(address, conf, c.Dial)
+	if err != nil {
+		return nil, err
+	}
+	l.thumbprint = thumbprint
+	return l, nil
+}
+
+// dialWith is dial with a certificate that was read before.
+func (c Config) dialWith(p pair, address string) (*link, error) {
+	conf, err := c.serverTLS()
+	if err != nil {
+		return nil, &Error{Message: err.Error(), Transient: true, cause: err}
+	}
+	conf.Certificates, conf.GetClientCertificate = []tls.Certificate{p.certificate}, nil
+	l, err := openLink(address, conf, c.Dial)
+	if err != nil {
+		return nil, err
+	}
+	l.thumbprint = p.thumbprint
+	return l, nil
+}
+
+// openLink prepares a connection. A nil dialer means TCP.
+func openLink(address string, conf *tls.Config, dialer func(context.Context, string) (net.Conn, error)) (*link, error) {
+	l := &link{}
 	target := "dns:///" + address
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(watchedTLS{credentials.NewTLS(conf), &l.fault}),
@@ -68,12 +96,12 @@ func (c Config) dial(address string) (*link, error) {
 		grpc.WithDisableHealthCheck(),
 		grpc.WithIdleTimeout(0),
 	}
-	if c.Dial != nil {
+	if dialer != nil {
 		target = "passthrough:///" + address
-		options = append(options, grpc.WithContextDialer(c.Dial))
+		options = append(options, grpc.WithContextDialer(dialer))
 	}
-	l.conn, err = grpc.NewClient(target, options...)
-	if err != nil {
+	var err error
+	if l.conn, err = grpc.NewClient(target, options...); err != nil {
 		return nil, &Error{Message: err.Error(), cause: err}
 	}
 	return l, nil

@@ -35,11 +35,12 @@ type outcome struct {
 	lasted           time.Duration
 	// back is when to connect again, where the broker has said so.
 	back time.Time
+	// next is where the stream goes on at once, where it does.
+	next *move
 }
 
 // run is the source's goroutine.
 func (s *Source) run(ctx context.Context) {
-	defer close(s.done)
 	defer s.shut()
 	for {
 		end := s.round(ctx)
@@ -123,13 +124,18 @@ func (s *Source) visit(ctx context.Context, broker string) outcome {
 	if err != nil {
 		return outcome{broker: broker, err: asError(err)}
 	}
-	defer l.close()
+	defer func() { l.close() }()
 	for {
 		token, fresh, err := s.login(ctx, l)
 		if err != nil {
 			return outcome{broker: broker, err: err}
 		}
 		end := s.converse(ctx, l, broker, token)
+		if end.next != nil {
+			l.close()
+			l, s.session = end.next.link, end.next.session
+			continue
+		}
 		if end.err == nil || !end.err.Reason.loginHelps() {
 			return end
 		}
@@ -148,26 +154,29 @@ func (s *Source) login(ctx context.Context, l *link) (token string, fresh bool, 
 	if kept := s.session; kept != nil && kept.thumbprint == l.thumbprint && s.now().Add(tokenMargin).Before(kept.expires) {
 		return kept.token, false, nil
 	}
-	s.session = nil
-	basic, err := s.config.basic(ctx)
+	s.session, failed = s.config.createSession(ctx, l)
+	if failed != nil {
+		return "", false, failed
+	}
+	return s.session.token, true, nil
+}
+
+// createSession logs in with the password. The session is nil where that failed.
+func (c Config) createSession(ctx context.Context, l *link) (*session, *Error) {
+	basic, err := c.basic(ctx)
 	if err != nil {
-		return "", false, asError(err)
+		return nil, asError(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := l.sessions().CreateSession(authorized(ctx, basic), &stokerv1.CreateSessionRequest{})
 	if err != nil {
-		return "", false, l.explain(ctx, err)
+		return nil, l.explain(ctx, err)
 	}
 	if !plain(answer.GetAccessToken()) || answer.GetExpireTime().CheckValid() != nil {
-		return "", false, &Error{Transient: true, Message: "the broker sent a malformed access token"}
+		return nil, &Error{Transient: true, Message: "the broker sent a malformed access token"}
 	}
-	s.session = &session{
-		token:      answer.GetAccessToken(),
-		expires:    answer.GetExpireTime().AsTime(),
-		thumbprint: l.thumbprint,
-	}
-	return s.session.token, true, nil
+	return &session{token: answer.GetAccessToken(), expires: answer.GetExpireTime().AsTime(), thumbprint: l.thumbprint}, nil
 }
 
 // now is the broker's time as far as it is known.

@@ -20,9 +20,10 @@ type Source struct {
 	log    *slog.Logger
 
 	cancel  context.CancelFunc
-	done    chan struct{} // closed when the goroutine has ended
+	parts   sync.WaitGroup // the source's goroutines: run, and the keeper's if there is one
 	updated chan struct{}
 	reports chan struct{} // wakes the stream: there is something to report
+	nudge   chan struct{} // wakes the keeper
 
 	// turn is held while the state changes and the watchers are told of it, so
 	// that they see every change once and in order. It is taken before mu.
@@ -35,11 +36,14 @@ type Source struct {
 	supplies map[string]*supply
 	standing Event // the last word on the connection; no kind: none so far
 	problem  *Event
-	changed  chan struct{} // closed and replaced at each change
-	watchers []*watcher
-	closed   bool
+	// certificate is the last word on the certificate; no kind: it is in no file.
+	certificate Event
+	talking     *conversation // the one that was welcomed and goes on, or nil
+	changed     chan struct{} // closed and replaced at each change
+	watchers    []*watcher
+	closed      bool
 
-	// The rest belongs to the source's goroutine alone.
+	// The rest belongs to run's goroutine alone.
 	session *session
 	pace    pace
 }
@@ -65,7 +69,8 @@ func New(ctx context.Context, config Config) (*Source, error) {
 	}
 	s := newSource(config)
 	ctx, s.cancel = context.WithCancel(ctx)
-	go s.run(ctx)
+	s.parts.Go(func() { s.run(ctx) })
+	s.keep(ctx)
 	return s, nil
 }
 
@@ -74,9 +79,9 @@ func newSource(config Config) *Source {
 	return &Source{
 		config:   config,
 		log:      config.Logger,
-		done:     make(chan struct{}),
 		updated:  make(chan struct{}, 1),
 		reports:  make(chan struct{}, 1),
+		nudge:    make(chan struct{}, 1),
 		clock:    newClock(),
 		supplies: make(map[string]*supply),
 		changed:  make(chan struct{}),
@@ -89,9 +94,14 @@ func newSource(config Config) *Source {
 // function given to Watch. It always returns nil.
 func (s *Source) Close() error {
 	s.cancel()
-	<-s.done
+	s.parts.Wait()
 	return nil
 }
+
+// CheckCertificate has the certificate's files looked at now, rather than within
+// the minute. A replaced certificate is taken into use without a gap: the source
+// logs in with it first, and then moves the stream.
+func (s *Source) CheckCertificate() { wake(s.nudge) }
 
 // Wait blocks until each named grant has a good credential. Without names it
 // waits for Config.Grants, and where those are empty too, for any one grant.
@@ -146,8 +156,8 @@ func (s *Source) Grants() []string {
 func (s *Source) Updated() <-chan struct{} { return s.updated }
 
 // Watch calls fn for what is so now and then for each event, in order, missing
-// none, until stop is called. fn runs on the source's goroutine: it must return
-// soon, and must call neither Watch nor Close. After stop has returned, a call
+// none, until stop is called. fn runs on the source's goroutines, one call at a
+// time: it must return soon, and must call neither Watch nor Close. After stop has returned, a call
 // already begun may still be running.
 func (s *Source) Watch(fn func(Event)) (stop func()) {
 	s.turn.Lock()
@@ -305,6 +315,9 @@ func (s *Source) life() time.Duration {
 // present tells the present state as events. It needs mu.
 func (s *Source) present() []Event {
 	var events []Event
+	if s.certificate.Err != nil {
+		events = append(events, s.certificate)
+	}
 	if s.standing.Kind != "" {
 		events = append(events, s.standing)
 	}

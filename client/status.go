@@ -18,6 +18,10 @@ type Status struct {
 	// Skew is how far this machine's clock is ahead of the broker's, in whole
 	// seconds, as far as it is known.
 	Skew time.Duration
+	// Certificate is the one in the files; zero where it is in none.
+	// CertificateErr says what is wrong with it; nil: all is well.
+	Certificate    Certificate
+	CertificateErr error
 	// Grants are sorted by name.
 	Grants []GrantStatus
 }
@@ -44,6 +48,9 @@ func (s *Source) Status() Status {
 		StreamID:  s.standing.StreamID,
 		Err:       s.standing.Err,
 		RetryTime: s.standing.RetryTime,
+
+		Certificate:    s.certificate.Certificate,
+		CertificateErr: s.certificate.Err,
 	}
 	if !s.clock.server.IsZero() {
 		status.Skew = s.clock.skew()

@@ -41,6 +41,10 @@ type conversation struct {
 	quiet            time.Duration // how long a silence may last
 	back             time.Time
 	issued           map[string]time.Time // by grant, on this stream
+
+	moves chan move     // where the stream is to go on
+	next  *move         // taken from moves
+	over  chan struct{} // closed when the stream has ended
 }
 
 type received struct {
@@ -50,12 +54,19 @@ type received struct {
 
 // converse holds one stream. When it returns, nothing of the stream is left.
 func (s *Source) converse(ctx context.Context, l *link, broker, token string) outcome {
-	c := &conversation{source: s, link: l, broker: broker, quiet: welcomeTimeout, issued: make(map[string]time.Time)}
+	c := &conversation{
+		source: s, link: l, broker: broker, quiet: welcomeTimeout, issued: make(map[string]time.Time),
+		moves: make(chan move), over: make(chan struct{}),
+	}
 	began := time.Now()
 	err := c.hold(ctx, token)
+	s.mu.Lock()
+	s.talking = nil
+	s.mu.Unlock()
+	close(c.over)
 	end := outcome{
 		broker: broker, err: err, welcomed: c.welcomed, useful: c.useful,
-		lasted: time.Since(began), back: c.back,
+		lasted: time.Since(began), back: c.back, next: c.next,
 	}
 	if !c.back.IsZero() {
 		// The broker said that it would go, so that it went is no error.
@@ -88,10 +99,17 @@ func (c *conversation) hold(ctx context.Context, token string) *Error {
 	leave := time.NewTimer(0)
 	leave.Stop()
 	for {
+		moves := c.moves
+		if !c.back.IsZero() {
+			moves = nil // not to a broker that shuts down
+		}
 		select {
 		case <-ctx.Done():
 			return c.link.explain(ctx, ctx.Err())
 		case <-leave.C:
+			return nil
+		case m := <-moves:
+			c.next = &m
 			return nil
 		case <-c.source.reports:
 			if err := c.report(); err != nil {
@@ -113,6 +131,24 @@ func (c *conversation) hold(ctx context.Context, token string) *Error {
 			}
 		}
 	}
+}
+
+// offer gives the stream a connection to go on with, and says whether it took it.
+func (c *conversation) offer(ctx context.Context, m move) bool {
+	select {
+	case c.moves <- m:
+		return true
+	case <-c.over:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// talks gives the conversation that goes on, or nil.
+func (s *Source) talks() *conversation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.talking
 }
 
 // receive passes messages on, one at a time, until the stream ends.
@@ -231,6 +267,7 @@ func (c *conversation) welcome(m *stokerv1.Welcome) *Error {
 			Identity: fromIdentity(m.GetIdentity()), StreamID: printable(m.GetStreamId()),
 		}
 		s.problem = nil
+		s.talking = c
 		event := s.standing
 		return &event
 	})
@@ -344,6 +381,7 @@ func (c *conversation) reconnect(m *stokerv1.Reconnect) {
 	delay := min(max(m.GetDelay().AsDuration(), 0), longestDrain)
 	c.back = time.Now().Add(delay)
 	c.source.apply(func() *Event {
+		c.source.talking = nil
 		return &Event{Kind: EventReconnect, Time: time.Now(), Broker: c.broker, RetryTime: c.back}
 	})
 }

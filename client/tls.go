@@ -22,27 +22,16 @@ func (c Config) loadTLS() (*tls.Config, [sha256.Size]byte, error) {
 		thumbprint [sha256.Size]byte
 		problems   []error
 	)
-	conf := &tls.Config{}
-	if c.TLS != nil {
-		conf = c.TLS.Clone()
-	}
-	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS13)
-	if c.ServerName != "" {
-		conf.ServerName = c.ServerName
-	}
-	if c.CAFile != "" {
-		pool, err := loadPool(c.CAFile)
-		if err != nil {
-			problems = append(problems, err)
-		}
-		conf.RootCAs = pool
+	conf, err := c.serverTLS()
+	if err != nil {
+		problems = append(problems, err)
 	}
 	if c.CertFile != "" || c.KeyFile != "" {
-		pair, err := loadPair(c.CertFile, c.KeyFile)
+		p, err := loadPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			problems = append(problems, err)
 		}
-		conf.Certificates, conf.GetClientCertificate = []tls.Certificate{pair}, nil
+		conf.Certificates, conf.GetClientCertificate = []tls.Certificate{p.certificate}, nil
 	}
 	if len(conf.Certificates) == 0 && conf.GetClientCertificate == nil {
 		problems = append(problems, errors.New("no client certificate: name its file and its key's"))
@@ -51,6 +40,24 @@ func (c Config) loadTLS() (*tls.Config, [sha256.Size]byte, error) {
 		thumbprint = sha256.Sum256(conf.Certificates[0].Certificate[0])
 	}
 	return conf, thumbprint, errors.Join(problems...)
+}
+
+// serverTLS is what verifies the broker, with our own certificate as far as TLS
+// has one. It is never nil.
+func (c Config) serverTLS() (*tls.Config, error) {
+	conf := &tls.Config{}
+	if c.TLS != nil {
+		conf = c.TLS.Clone()
+	}
+	conf.MinVersion = max(conf.MinVersion, tls.VersionTLS13)
+	if c.ServerName != "" {
+		conf.ServerName = c.ServerName
+	}
+	var err error
+	if c.CAFile != "" {
+		conf.RootCAs, err = loadPool(c.CAFile)
+	}
+	return conf, err
 }
 
 func loadPool(file string) (*x509.CertPool, error) {
@@ -63,17 +70,6 @@ func loadPool(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("authority %s: there is no certificate (PEM) in it", file)
 	}
 	return pool, nil
-}
-
-func loadPair(certFile, keyFile string) (tls.Certificate, error) {
-	if certFile == "" || keyFile == "" {
-		return tls.Certificate{}, errors.New("the client certificate needs both its file and its key's")
-	}
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client certificate %s with key %s: %w", certFile, keyFile, err)
-	}
-	return pair, nil
 }
 
 // watchedTLS is TLS that remembers why a connection failed. gRPC passes such

@@ -40,6 +40,7 @@ type settings struct {
 	lifetime  time.Duration
 	heartbeat time.Duration
 	session   time.Duration
+	enroll    bool
 	twin      *Broker
 }
 
@@ -63,6 +64,9 @@ func WithHeartbeat(d time.Duration) Option { return func(s *settings) { s.heartb
 // WithSession sets how long an access token is good; without it, 12 hours.
 func WithSession(d time.Duration) Option { return func(s *settings) { s.session = d } }
 
+// WithEnrollment opens an enrollment listener too; see Broker.Enrollment.
+func WithEnrollment() Option { return func(s *settings) { s.enroll = true } }
+
 // AsReplicaOf gives a broker the authority, the agent and the password of
 // another, as the replicas of one service have. Access tokens and credentials are
 // not shared.
@@ -84,6 +88,7 @@ type Broker struct {
 	server   *grpc.Server
 	listener *listener
 	memory   *bufconn.Listener
+	desk     desk
 	serving  sync.WaitGroup
 	clock    time.Duration // how far the broker's clock is ahead
 	muted    bool
@@ -115,6 +120,7 @@ func New(tb testing.TB, options ...Option) *Broker {
 		withdrawn: make(map[string]client.Reason),
 		sessions:  make(map[string]*session),
 		streams:   make(map[*stream]struct{}),
+		desk:      desk{life: certificateLife, address: "127.0.0.1:0"},
 	}
 	if s.twin != nil {
 		b.authority, b.agent, b.password = s.twin.authority, s.twin.agent, s.twin.Password()
@@ -166,6 +172,10 @@ func (b *Broker) Start() {
 	)
 	stokerv1.RegisterSessionServiceServer(b.server, sessionService{broker: b})
 	stokerv1.RegisterCredentialServiceServer(b.server, credentialService{broker: b})
+	stokerv1.RegisterEnrollmentServiceServer(b.server, enrollmentService{broker: b})
+	if b.settings.enroll {
+		b.openDesk()
+	}
 	server, l := b.server, b.listener
 	b.serving.Go(func() {
 		if err := server.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
@@ -186,6 +196,9 @@ func (b *Broker) Stop() {
 	}
 	b.gate.lift()
 	server.Stop()
+	if b.desk.server != nil {
+		b.desk.server.Stop()
+	}
 	b.serving.Wait()
 }
 

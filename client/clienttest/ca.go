@@ -45,6 +45,10 @@ func (a *authority) server(tb testing.TB, name string) tls.Certificate {
 
 // agent makes an agent's certificate with the URI as its identity.
 func (a *authority) agent(tb testing.TB, uri string, life time.Duration) tls.Certificate {
+	return a.issue(tb, agentTemplate(tb, uri, life))
+}
+
+func agentTemplate(tb testing.TB, uri string, life time.Duration) *x509.Certificate {
 	id, err := url.Parse(uri)
 	if err != nil {
 		tb.Fatalf("clienttest: identity: %v", err)
@@ -52,14 +56,18 @@ func (a *authority) agent(tb testing.TB, uri string, life time.Duration) tls.Cer
 	template := newTemplate(tb, "agent", life)
 	template.URIs = []*url.URL{id}
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	return a.issue(tb, template)
+	return template
 }
 
 func (a *authority) issue(tb testing.TB, template *x509.Certificate) tls.Certificate {
 	key := newKey(tb)
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	leaf := sign(tb, template, a.certificate, &key.PublicKey, a.key)
+	leaf := a.leaf(tb, template, &key.PublicKey)
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
+}
+
+func (a *authority) leaf(tb testing.TB, template *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	return sign(tb, template, a.certificate, key, a.key)
 }
 
 func (a *authority) pool() *x509.CertPool {

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -53,7 +52,7 @@ func (b *Broker) authenticate(ctx context.Context) (caller, *client.Error) {
 		thumbprint: sha256.Sum256(leaf.Raw),
 		identity: &stokerv1.Identity{
 			SpiffeId:              leaf.URIs[0].String(),
-			CertificateSerial:     hex.EncodeToString(leaf.SerialNumber.Bytes()),
+			CertificateSerial:     leaf.SerialNumber.Text(16),
 			CertificateExpireTime: timestamppb.New(leaf.NotAfter),
 			Tenant:                tenant,
 			Agent:                 leaf.URIs[0].Path[strings.LastIndex(leaf.URIs[0].Path, "/")+1:],

@@ -1,0 +1,89 @@
+//go:build unix
+
+package client
+
+import (
+	"bufio"
+	"crypto/tls"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// replacer is the environment variable that makes the test below the process
+// which replaces pairs in that directory until it is killed.
+const replacer = "CLIENT_TEST_REPLACER"
+
+// A process that replaces the pair without end is killed again and again, and
+// watched meanwhile: there is a pair that fits at every look.
+func TestKilledWhileReplacing(t *testing.T) {
+	if dir := os.Getenv(replacer); dir != "" {
+		replaceForEver(t, FilesIn(dir))
+	}
+	files := FilesIn(t.TempDir())
+	last := install(t, newSigner(t), files)
+	changes := 0
+	for round := range 15 {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilledWhileReplacing$")
+		child.Env = append(os.Environ(), replacer+"="+filepath.Dir(files.Key))
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal("it does not begin: ", err)
+		}
+		for kill := time.Now().Add(time.Duration(5+7*round) * time.Millisecond); time.Now().Before(kill); {
+			p, err := loadPair(files.Certificate, files.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.thumbprint != last.thumbprint {
+				changes++
+			}
+			last = p
+		}
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait() // it was killed
+		if _, err := loadPair(files.Certificate, files.Key); err != nil {
+			t.Fatal(err)
+		}
+		if err := files.tidy(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tls.LoadX509KeyPair(files.Certificate, files.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if changes < 5 {
+		t.Errorf("seen %d changes", changes)
+	}
+	entries, err := os.ReadDir(filepath.Dir(files.Key))
+	if err != nil || len(entries) != 3 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+}
+
+func replaceForEver(t *testing.T, files Files) {
+	authority := newSigner(t)
+	if _, err := os.Stdout.WriteString("begun\n"); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		asked, certificate := newPair(t, authority)
+		r, err := files.prepare(asked.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.commit(certificate); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
