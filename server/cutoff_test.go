@@ -51,9 +51,9 @@ func TestCutOffsDuringTheStream(t *testing.T) {
 		{"password changed", func(t *testing.T, a agent) { changePassword(t, b, a) }, reason.PasswordChanged},
 		{"session deleted", deleteSession, reason.SessionEnded},
 		{"agent disabled", func(t *testing.T, a agent) { disableAgent(t, b, a) }, reason.AgentDisabled},
-		{"agent deleted", func(t *testing.T, a agent) { deleteAgent(t, b, a) }, reason.AgentUnknown},
+		{"agent deleted", func(t *testing.T, a agent) { deleteAgent(t, b, a) }, reason.CertificateRevoked},
 		{"tenant disabled", func(t *testing.T, a agent) { disableTenant(t, b, a) }, reason.TenantDisabled},
-		{"tenant deleted", func(t *testing.T, a agent) { deleteTenant(t, b, a) }, reason.TenantUnknown},
+		{"tenant deleted", func(t *testing.T, a agent) { deleteTenant(t, b, a) }, reason.CertificateRevoked},
 		{"serial number revoked", func(t *testing.T, a agent) { revokeCertificate(t, b, a) }, reason.CertificateRevoked},
 	} {
 		t.Run(c.name, func(t *testing.T) {

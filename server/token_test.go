@@ -155,9 +155,9 @@ func TestAccessTokenDiesAtOnce(t *testing.T) {
 		{"user deleted", func(t *testing.T, a agent) { deleteUser(t, b, a) }, reason.UserDisabled},
 		{"password changed", func(t *testing.T, a agent) { changePassword(t, b, a) }, reason.PasswordChanged},
 		{"agent disabled", func(t *testing.T, a agent) { disableAgent(t, b, a) }, reason.AgentDisabled},
-		{"agent deleted", func(t *testing.T, a agent) { deleteAgent(t, b, a) }, reason.AgentUnknown},
+		{"agent deleted", func(t *testing.T, a agent) { deleteAgent(t, b, a) }, reason.CertificateRevoked},
 		{"tenant disabled", func(t *testing.T, a agent) { disableTenant(t, b, a) }, reason.TenantDisabled},
-		{"tenant deleted", func(t *testing.T, a agent) { deleteTenant(t, b, a) }, reason.TenantUnknown},
+		{"tenant deleted", func(t *testing.T, a agent) { deleteTenant(t, b, a) }, reason.CertificateRevoked},
 		{"certificate revoked", func(t *testing.T, a agent) { revokeCertificate(t, b, a) }, reason.CertificateRevoked},
 	} {
 		t.Run(c.name, func(t *testing.T) {

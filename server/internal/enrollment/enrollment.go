@@ -92,8 +92,9 @@ func New(c Config) *Desk {
 }
 
 // Enroll signs the first certificate of the agent that the token invites. The
-// token is used up from the moment that it was found to be good, whatever
-// happens after; a request that cannot be signed is refused before that. peer
+// token is used up from the moment that it and the agent were found to be good,
+// whatever happens after; a request that cannot be signed is refused before
+// that. peer
 // is the caller's network address, requestID the call's.
 func (d *Desk) Enroll(ctx context.Context, token secret.String, request []byte, peer, requestID string) (Certificate, error) {
 	rec := storage.AuditRecord{Event: string(audit.AgentEnrolled), Actor: "anonymous", Peer: peer, RequestID: requestID}
@@ -107,16 +108,26 @@ func (d *Desk) Enroll(ctx context.Context, token secret.String, request []byte, 
 	if err != nil {
 		return Certificate{}, err
 	}
-	invited, err := d.redeem(ctx, token)
+	invited, err := d.find(ctx, token)
 	if err != nil {
 		return Certificate{}, d.refused(ctx, rec, audit.AgentRefused, invited, err)
 	}
+	// Before the token is used up: deleting the agent takes unused tokens along,
+	// so that the agent found here is the one that was invited, and no other that
+	// was made under its name meanwhile.
 	tenant, agent, err := d.party(ctx, invited)
+	if err == nil {
+		err = d.use(ctx, invited)
+	}
 	if err != nil {
 		return Certificate{}, d.refused(ctx, rec, audit.AgentRefused, invited, err)
 	}
 	rec.TenantID, rec.Tenant, rec.AgentID, rec.Agent = tenant.ID, tenant.Name, agent.ID, agent.Name
-	return d.sign(ctx, key, rec)
+	signed, err := d.sign(ctx, key, rec)
+	if reason.Is(err, reason.AgentUnknown) {
+		return Certificate{}, d.refused(ctx, rec, audit.AgentRefused, invited, err)
+	}
+	return signed, err
 }
 
 // Renew signs the next certificate of an agent that has one. The old one stays
@@ -142,9 +153,9 @@ func (d *Desk) Renew(ctx context.Context, p authn.Principal, request []byte, req
 	})
 }
 
-// redeem finds the token and uses it up. Only who has the secret learns what
-// became of a token.
-func (d *Desk) redeem(ctx context.Context, text secret.String) (storage.JoinToken, error) {
+// find finds the token's invitation, which is open. Only who has the secret
+// learns what became of a token.
+func (d *Desk) find(ctx context.Context, text secret.String) (storage.JoinToken, error) {
 	token, err := jointoken.Parse(text.Reveal())
 	if err != nil {
 		return storage.JoinToken{}, reason.New(reason.JoinTokenInvalid, "%s", err)
@@ -156,20 +167,26 @@ func (d *Desk) redeem(ctx context.Context, text secret.String) (storage.JoinToke
 	if err != nil || !token.Matches(invited.Hash) {
 		return storage.JoinToken{}, reason.New(reason.JoinTokenInvalid, "the join token is not one of this broker's; ask for a new one")
 	}
-	now := time.Now()
 	if !invited.UsedAt.IsZero() {
 		return invited, errUsed(invited.UsedAt)
 	}
-	if !now.Before(invited.Expires) {
+	if !time.Now().Before(invited.Expires) {
 		return invited, reason.New(reason.JoinTokenExpired, "the join token expired at %s; ask for a new one", invited.Expires.UTC().Format(time.RFC3339))
 	}
-	switch err := d.Tokens.UseJoinToken(ctx, token.ID(), now); {
-	case errors.Is(err, storage.ErrConflict), errors.Is(err, storage.ErrNotFound):
-		return invited, errUsed(now)
-	case err != nil:
-		return invited, err
-	}
 	return invited, nil
+}
+
+// use uses the token up.
+func (d *Desk) use(ctx context.Context, invited storage.JoinToken) error {
+	now := time.Now()
+	err := d.Tokens.UseJoinToken(ctx, invited.ID, now)
+	switch {
+	case errors.Is(err, storage.ErrConflict):
+		return errUsed(now)
+	case errors.Is(err, storage.ErrNotFound):
+		return errAgentGone()
+	}
+	return err
 }
 
 // party finds whom a token invites, as things stand now.
@@ -188,7 +205,7 @@ func (d *Desk) party(ctx context.Context, t storage.JoinToken) (storage.Tenant, 
 	agent, ok := d.Directory.AgentByName(t.TenantID, t.AgentName)
 	switch {
 	case !ok:
-		return tenant, agent, reason.New(reason.AgentUnknown, "the agent does not exist any more; ask for a new token")
+		return tenant, agent, errAgentGone()
 	case agent.Disabled:
 		return tenant, agent, reason.New(reason.AgentDisabled, "the agent is disabled; ask the provider")
 	}
@@ -211,7 +228,9 @@ func (d *Desk) sign(ctx context.Context, key crypto.PublicKey, rec storage.Audit
 		Meta:   storage.Meta{ID: uuid.Must(uuid.NewV7()).String()},
 		Serial: rec.CertificateSerial, Thumbprint: rec.CertificateThumbprint, Subject: subject, AgentID: rec.AgentID,
 		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
-	}); err != nil {
+	}); errors.Is(err, storage.ErrNotFound) {
+		return Certificate{}, errAgentGone().Because(err)
+	} else if err != nil {
 		return Certificate{}, err
 	}
 	return Certificate{
@@ -233,6 +252,10 @@ func (d *Desk) refused(ctx context.Context, rec storage.AuditRecord, event audit
 
 func errNoAuthority() error {
 	return reason.New(reason.NoAuthority, "this broker has no authority of its own; get the certificate from the provider's PKI")
+}
+
+func errAgentGone() *reason.Error {
+	return reason.New(reason.AgentUnknown, "the agent does not exist any more; ask for a new token")
 }
 
 func errUsed(at time.Time) error {

@@ -266,6 +266,83 @@ func TestABadRequestDoesNotBurnTheToken(t *testing.T) {
 	}
 }
 
+func TestADisabledAgentDoesNotBurnTheToken(t *testing.T) {
+	b := setUp(t)
+	token := b.invite(t, nil)
+	b.agent.Disabled = true
+	disabled, err := b.store.UpdateAgent(t.Context(), b.agent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.desk.Enroll(t.Context(), token, request(t), peer, "r"); !reason.Is(err, reason.AgentDisabled) {
+		t.Fatalf("a disabled agent: %v", err)
+	}
+	disabled.Disabled = false
+	if _, err := b.store.UpdateAgent(t.Context(), disabled); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.desk.Enroll(t.Context(), token, request(t), peer, "r"); err != nil {
+		t.Errorf("the token was burned: %v", err)
+	}
+}
+
+// raced replaces the agent by another of its name at one moment of an
+// enrollment.
+type raced struct {
+	*sqlite.Store
+	at      string
+	replace func()
+}
+
+func (r *raced) UseJoinToken(ctx context.Context, id string, at time.Time) error {
+	if r.at == "use" {
+		r.replace()
+	}
+	return r.Store.UseJoinToken(ctx, id, at)
+}
+
+func (r *raced) RecordCertificate(ctx context.Context, c storage.Certificate) (storage.Certificate, error) {
+	if r.at == "record" {
+		r.replace()
+	}
+	return r.Store.RecordCertificate(ctx, c)
+}
+
+// An agent that is replaced during its enrollment, or while it renews its
+// certificate, gives its successor nothing.
+func TestReplacedMeanwhile(t *testing.T) {
+	for _, at := range []string{"use", "record"} {
+		t.Run(at, func(t *testing.T) {
+			b := setUp(t)
+			successor := storage.Agent{Meta: storage.Meta{ID: id()}, TenantID: b.tenant.ID, Name: b.agent.Name}
+			r := &raced{Store: b.store, at: at, replace: func() {
+				if err := b.store.DeleteAgent(t.Context(), b.agent.ID, 0); err != nil {
+					t.Error(err)
+				}
+				if _, err := b.store.CreateAgent(t.Context(), successor); err != nil {
+					t.Error(err)
+				}
+			}}
+			b.desk.Tokens, b.desk.Certificates = r, r
+			got, err := b.desk.Enroll(t.Context(), b.invite(t, nil), request(t), peer, "r")
+			if !reason.Is(err, reason.AgentUnknown) || got.PEM != nil {
+				t.Errorf("got %v and %d bytes", err, len(got.PEM))
+			}
+			if listed, err := b.store.CertificatesOf(t.Context(), successor.ID); err != nil || len(listed) > 0 {
+				t.Errorf("the successor has %+v (%v)", listed, err)
+			}
+			if recs := b.records(t, audit.AgentRefused); len(recs) != 1 || recs[0].Reason != string(reason.AgentUnknown) {
+				t.Errorf("records %+v", recs)
+			}
+			p := authn.Principal{Peer: authn.Peer{Kind: authn.Agent, Tenant: "acme", Agent: "laptop"}, TenantID: b.tenant.ID, AgentID: b.agent.ID}
+			r.at = ""
+			if got, err := b.desk.Renew(t.Context(), p, request(t), "r"); !reason.Is(err, reason.AgentUnknown) || got.PEM != nil {
+				t.Errorf("renewed for a deleted agent: %v", err)
+			}
+		})
+	}
+}
+
 func TestNoCertificateLeavesWithoutItsRecord(t *testing.T) {
 	b := setUp(t)
 	token := b.invite(t, nil)

@@ -68,7 +68,9 @@ type Users interface {
 	DeleteUser(ctx context.Context, id string, revision int64) error
 }
 
-// Agents keeps agents. The rules are those of Users.
+// Agents keeps agents. The rules are those of Users. With an agent, deleted by
+// itself or with its tenant, its certificates are revoked and its unused join
+// tokens removed: neither may serve the next agent of that name.
 type Agents interface {
 	CreateAgent(ctx context.Context, a Agent) (Agent, error)
 	GetAgent(ctx context.Context, id string) (Agent, error)
@@ -100,7 +102,7 @@ type Grants interface {
 // Certificates keeps what is known of client certificates.
 type Certificates interface {
 	// RecordCertificate stores a newly issued certificate. ErrExists: the
-	// serial is known.
+	// serial is known. ErrNotFound: its agent is not there any more.
 	RecordCertificate(ctx context.Context, c Certificate) (Certificate, error)
 	GetCertificate(ctx context.Context, id string) (Certificate, error)
 	// CertificatesOf lists an agent's certificates, latest end first.

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -13,6 +14,8 @@ var enrollmentCases = map[string]func(*testing.T, Opener){
 	"RevokeCertificate":      one(testRevokeCertificate),
 	"RevokeForeign":          one(testRevokeForeignCertificate),
 	"CertificatesOutlive":    one(testCertificatesOutliveTheirAgent),
+	"DeletionRevokes":        one(testDeletionRevokesCertificates),
+	"DeletionTakesTokens":    one(testDeletionTakesJoinTokens),
 	"JoinTokens":             one(testJoinTokens),
 	"JoinTokenRace":          one(testJoinTokenRace),
 	"SweepJoinTokens":        one(testSweepJoinTokens),
@@ -24,13 +27,14 @@ var enrollmentCases = map[string]func(*testing.T, Opener){
 func certificate(t *testing.T, serial string) storage.Certificate {
 	return storage.Certificate{
 		Meta: newMeta(t), Serial: serial, Thumbprint: "5f" + serial, Subject: "spiffe://example.com/tenant/t/agent/a",
-		AgentID: "agent", NotBefore: moment(0), NotAfter: moment(60),
+		NotBefore: moment(0), NotAfter: moment(60),
 	}
 }
 
 func testRecordCertificate(t *testing.T, s storage.Store) {
 	ctx := t.Context()
 	given := certificate(t, "01ab")
+	given.AgentID = addAgent(t, s, addTenant(t, s, "t").ID, "a").ID
 	var stored storage.Certificate
 	told(t, s, func() { stored = must[storage.Certificate](t)(s.RecordCertificate(ctx, given)) },
 		storage.Change{Kind: storage.KindCertificate, ID: given.ID})
@@ -44,6 +48,10 @@ func testRecordCertificate(t *testing.T, s storage.Store) {
 		wantError(t, err, storage.ErrExists)
 		_, err = s.RecordCertificate(ctx, certificate(t, ""))
 		wantError(t, err, storage.ErrInvalid)
+		orphan := certificate(t, "02")
+		orphan.AgentID = newID(t)
+		_, err = s.RecordCertificate(ctx, orphan)
+		wantError(t, err, storage.ErrNotFound)
 		_, err = s.GetCertificate(ctx, newID(t))
 		wantError(t, err, storage.ErrNotFound)
 	})
@@ -51,19 +59,18 @@ func testRecordCertificate(t *testing.T, s storage.Store) {
 
 func testCertificatesOf(t *testing.T, s storage.Store) {
 	ctx := t.Context()
+	agent := addAgent(t, s, addTenant(t, s, "t").ID, "a")
 	for serial, end := range map[string]int{"a": 10, "b": 30, "c": 20} {
 		c := certificate(t, serial)
-		c.NotAfter = moment(end)
+		c.AgentID, c.NotAfter = agent.ID, moment(end)
 		must[storage.Certificate](t)(s.RecordCertificate(ctx, c))
 	}
 	without := certificate(t, "d")
-	without.NotAfter = time.Time{}
+	without.AgentID, without.NotAfter = agent.ID, time.Time{}
 	must[storage.Certificate](t)(s.RecordCertificate(ctx, without))
-	service := certificate(t, "e")
-	service.AgentID = ""
-	must[storage.Certificate](t)(s.RecordCertificate(ctx, service))
+	must[storage.Certificate](t)(s.RecordCertificate(ctx, certificate(t, "e"))) // a service's
 	var serials []string
-	for _, c := range must[[]storage.Certificate](t)(s.CertificatesOf(ctx, "agent")) {
+	for _, c := range must[[]storage.Certificate](t)(s.CertificatesOf(ctx, agent.ID)) {
 		serials = append(serials, c.Serial)
 	}
 	same(t, "latest end first", serials, []string{"b", "c", "a", "d"})
@@ -138,6 +145,81 @@ func testCertificatesOutliveTheirAgent(t *testing.T, s storage.Store) {
 	noError(t, s.DeleteTenant(ctx, tenant.ID, 0))
 	if found := must[storage.Certificate](t)(s.GetCertificate(ctx, c.ID)); found.RevokedAt.IsZero() {
 		t.Error("the certificate is no longer revoked")
+	}
+}
+
+// What an agent was enrolled with must not serve the next one of its name.
+func testDeletionRevokesCertificates(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	tenant := addTenant(t, s, "t")
+	agents := map[string]storage.Agent{"gone": addAgent(t, s, tenant.ID, "gone"), "with": addAgent(t, s, tenant.ID, "with"),
+		"other": addAgent(t, s, addTenant(t, s, "o").ID, "gone")}
+	record := func(serial, agent string, change func(*storage.Certificate)) storage.Certificate {
+		c := certificate(t, serial)
+		c.AgentID = agents[agent].ID
+		if change != nil {
+			change(&c)
+		}
+		return must[storage.Certificate](t)(s.RecordCertificate(ctx, c))
+	}
+	good := record("aa", "gone", nil)
+	endless := record("ab", "gone", func(c *storage.Certificate) { c.NotAfter = time.Time{} })
+	ended := record("ac", "gone", func(c *storage.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	record("ad", "gone", nil)
+	stolen := must[storage.Certificate](t)(s.RevokeCertificate(ctx,
+		storage.Certificate{Serial: "ad", RevokedAt: moment(-1), RevocationReason: "stolen"}))
+	with, other := record("ba", "with", nil), record("ca", "other", nil)
+
+	told(t, s, func() { noError(t, s.DeleteAgent(ctx, agents["gone"].ID, 0)) },
+		storage.Change{Kind: storage.KindCertificate, ID: good.ID}, storage.Change{Kind: storage.KindCertificate, ID: endless.ID},
+		storage.Change{Kind: storage.KindAgent, ID: agents["gone"].ID})
+	got := must[storage.Certificate](t)(s.GetCertificate(ctx, good.ID))
+	want := good
+	want.Revision, want.UpdatedAt, want.RevokedAt, want.RevocationReason = 2, got.UpdatedAt, got.UpdatedAt, "the agent was deleted"
+	same(t, "revoked", got, want)
+	if time.Since(got.RevokedAt).Abs() > time.Minute {
+		t.Errorf("revoked at %v", got.RevokedAt)
+	}
+	for _, untouched := range []storage.Certificate{ended, stolen, with, other} {
+		same(t, "untouched", must[storage.Certificate](t)(s.GetCertificate(ctx, untouched.ID)), untouched)
+	}
+
+	noError(t, s.DeleteTenant(ctx, tenant.ID, 0))
+	if c := must[storage.Certificate](t)(s.GetCertificate(ctx, with.ID)); c.RevokedAt.IsZero() || c.RevocationReason != "the tenant was deleted" {
+		t.Errorf("the tenant's certificate is %+v", c)
+	}
+	same(t, "another tenant's", must[storage.Certificate](t)(s.GetCertificate(ctx, other.ID)), other)
+	var serials []string
+	for _, c := range must[storage.Snapshot](t)(s.Load(ctx)).RevokedCertificates {
+		serials = append(serials, c.Serial)
+	}
+	slices.Sort(serials)
+	same(t, "revoked in the snapshot", serials, []string{"aa", "ab", "ad", "ba"})
+	// A certificate that was being signed meanwhile comes too late.
+	late := certificate(t, "ae")
+	late.AgentID = agents["gone"].ID
+	_, err := s.RecordCertificate(ctx, late)
+	wantError(t, err, storage.ErrNotFound)
+}
+
+func testDeletionTakesJoinTokens(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	tenant, other := addTenant(t, s, "t"), addTenant(t, s, "o")
+	agent := addAgent(t, s, tenant.ID, "laptop")
+	addAgent(t, s, other.ID, "laptop")
+	for _, j := range []storage.JoinToken{token(tenant.ID, "unused", 10), token(tenant.ID, "used", 10), token(other.ID, "other", 10)} {
+		noError(t, s.CreateJoinToken(ctx, j))
+	}
+	desktop := token(tenant.ID, "desktop", 10)
+	desktop.AgentName = "desktop"
+	noError(t, s.CreateJoinToken(ctx, desktop))
+	noError(t, s.UseJoinToken(ctx, "used", moment(1)))
+	noError(t, s.DeleteAgent(ctx, agent.ID, 0))
+	_, err := s.GetJoinToken(ctx, "unused")
+	wantError(t, err, storage.ErrNotFound)
+	wantError(t, s.UseJoinToken(ctx, "unused", moment(2)), storage.ErrNotFound)
+	for _, id := range []string{"used", "other", "desktop"} {
+		must[storage.JoinToken](t)(s.GetJoinToken(ctx, id))
 	}
 }
 

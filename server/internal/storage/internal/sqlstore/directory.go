@@ -31,6 +31,9 @@ func (s *Store) UpdateTenant(ctx context.Context, v storage.Tenant) (storage.Ten
 // the foreign key.
 func (s *Store) DeleteTenant(ctx context.Context, id string, revision int64) error {
 	return deleteEntity(ctx, s, tenants, id, revision, func(t *tx) error {
+		if err := revokeOrphans(t, "agent_id IN (SELECT id FROM agents WHERE tenant_id = $2)", id, "the tenant was deleted"); err != nil {
+			return err
+		}
 		if err := grants.removeWhere(t, "tenant_id = $1", id); err != nil {
 			return err
 		}
@@ -90,7 +93,15 @@ func (s *Store) UpdateAgent(ctx context.Context, v storage.Agent) (storage.Agent
 
 // DeleteAgent implements storage.Agents.
 func (s *Store) DeleteAgent(ctx context.Context, id string, revision int64) error {
-	return deleteEntity(ctx, s, agents, id, revision, nil)
+	return deleteEntity(ctx, s, agents, id, revision, func(t *tx) error {
+		if err := revokeOrphans(t, "agent_id = $2", id, "the agent was deleted"); err != nil {
+			return err
+		}
+		// Used ones stay: they tell when they were used.
+		_, err := t.exec("DELETE FROM join_tokens WHERE used_at IS NULL AND (tenant_id, agent_name) IN "+
+			"(SELECT tenant_id, name FROM agents WHERE id = $1)", id)
+		return err
+	})
 }
 
 // CreateLocation implements storage.Locations.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -12,7 +13,28 @@ import (
 
 // RecordCertificate implements storage.Certificates.
 func (s *Store) RecordCertificate(ctx context.Context, v storage.Certificate) (storage.Certificate, error) {
-	return createEntity(ctx, s, certificates, v, nil)
+	return createEntity(ctx, s, certificates, v, func(t *tx) error {
+		if v.AgentID == "" {
+			return nil
+		}
+		return require(t, "agent", "SELECT 1 FROM agents WHERE id = $1", v.AgentID)
+	})
+}
+
+// revokeOrphans revokes the certificates in date of agents that are about to be
+// deleted: they name the agent, and would be good for the next of that name.
+// The condition's parameter is $2.
+func revokeOrphans(t *tx, condition, id, why string) error {
+	ids, err := identifiers.list(t.ctx, t, "UPDATE certificates SET revoked_at = $1, revocation_reason = $3, revision = revision + 1, updated_at = $1 "+
+		"WHERE "+condition+" AND revoked_at IS NULL AND (not_after IS NULL OR not_after > $1) RETURNING id", t.now.UnixMicro(), id, why)
+	if err != nil {
+		return err
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		t.change(storage.KindCertificate, id)
+	}
+	return nil
 }
 
 // GetCertificate implements storage.Certificates.
