@@ -284,11 +284,21 @@ func TestReconnectLoopAfterPermanent(t *testing.T) {
 		if n := w.sts.count(); n < 4 || n > 6 {
 			t.Errorf("%d calls in five minutes", n)
 		}
-		w.sts.failing(nil)
-		w.authority.alter("g1", func(e *Entitlement) { e.PolicyHash = "new" })
-		a := w.subscribe(1)
+		after(3 * time.Minute)
+		w.subscribe(1).sub.Close()
 		after(time.Second)
-		a.want(1, 0, 0)
+		b := w.subscribe(1)
+		after(time.Second)
+		b.sub.Close()
+		w.sts.failing(nil)
+		c := w.subscribe(1)
+		after(time.Second)
+		c.want(0, 1, 0)
+		c.sub.Close()
+		w.authority.alter("g1", func(e *Entitlement) { e.PolicyHash = "new" })
+		d := w.subscribe(1)
+		after(time.Second)
+		d.want(1, 0, 0)
 	})
 }
 

@@ -66,7 +66,7 @@ func (m *Manager) failForNow(l *lease, why *reason.Error, highest, wait time.Dur
 	defer l.mu.Unlock()
 	now := m.clock.now()
 	l.phase = resting
-	l.attempts = min(l.attempts, 200) + 1
+	l.strike()
 	l.trouble, l.permanent = why, false
 	l.retryAt = now.add(max(l.backoff(now, highest), min(wait, longestRetryAfter)))
 	m.settle(l)

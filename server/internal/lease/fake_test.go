@@ -131,6 +131,8 @@ type fakeAuthority struct {
 	syncErr     error
 	entitled    int
 	onEntitle   func(Holder)
+	// onRevoked runs when an answer of Revoked is on its way.
+	onRevoked func(credentialID string)
 }
 
 func newAuthority(w *world) *fakeAuthority {
@@ -238,8 +240,12 @@ func (a *fakeAuthority) Entitle(h Holder, grantID string) (Entitlement, error) {
 
 func (a *fakeAuthority) Revoked(_ Holder, _, credentialID string, _ time.Time) bool {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.revoked[credentialID]
+	revoked, hook := a.revoked[credentialID], a.onRevoked
+	a.mu.Unlock()
+	if hook != nil {
+		hook(credentialID)
+	}
+	return revoked
 }
 
 func (a *fakeAuthority) RevokedSerial(id string) (string, bool) {
@@ -279,8 +285,10 @@ type fakeTrail struct {
 	appends  int
 
 	// lost fails look-ups, slow delays them.
-	lost    error
-	slow    time.Duration
+	lost error
+	slow time.Duration
+	// wrong, if set, is what look-ups find.
+	wrong   *storage.AuditRecord
 	lookups int
 	looking int
 	most    int
@@ -343,6 +351,9 @@ func (f *fakeTrail) FindIssue(ctx context.Context, id string) (storage.AuditReco
 	defer f.mu.Unlock()
 	if f.lost != nil {
 		return storage.AuditRecord{}, f.lost
+	}
+	if f.wrong != nil {
+		return *f.wrong, nil
 	}
 	for _, r := range f.records {
 		if r.CredentialID == id && (r.Event == string(audit.CredentialIssued) || r.Event == string(audit.CredentialRenewed)) {

@@ -170,9 +170,6 @@ func (m *Manager) install(l *lease, h *holding, renewal bool) {
 	l.cur = h
 	l.stale, l.rejected, l.expiryTold = false, false, false
 	l.clearTrouble()
-	for _, s := range l.subs {
-		s.told = nil
-	}
 	if renewal {
 		m.count.renewed.Add(1)
 	} else {
@@ -207,7 +204,7 @@ func (m *Manager) discard(l *lease, p plan, why string) {
 func (m *Manager) discardLocked(l *lease, why string) {
 	m.count.discarded.Add(1)
 	m.cfg.Log.Info("an issued credential was discarded", "grant", l.key.grant, "agent", l.key.agent, "why", why)
-	l.attempts++
+	l.strike()
 	l.retryAt = 0
 	if l.attempts > 1 {
 		now := m.clock.now()

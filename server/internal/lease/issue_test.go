@@ -215,6 +215,32 @@ func TestRevocationAfterCommit(t *testing.T) {
 	})
 }
 
+// The change comes when the last check has been answered and the credential
+// has not been delivered: to a new stream, and when it comes from STS.
+func TestRevocationBetweenCheckAndDelivery(t *testing.T) {
+	for name, first := range map[string]int{"new credential": 1, "new stream": 2} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *world) {
+				n := 0
+				w.authority.onRevoked = func(string) {
+					if n++; n == first {
+						w.authority.deny("grant:g1", reason.New(reason.GrantDisabled, "disabled"))
+						w.change(storage.KindGrant, "g1")
+					}
+				}
+				a := w.subscribe(1)
+				after(time.Second)
+				b := w.subscribe(1)
+				after(time.Second)
+				a.want(first-1, 0, 1)
+				if len(b.credentials()) != 0 {
+					t.Errorf("the second stream:%s", b.story())
+				}
+			})
+		})
+	}
+}
+
 // An authority whose revocations reach into the future makes no storm of calls.
 func TestEveryNewCredentialIsRevoked(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -283,6 +309,9 @@ func TestCredentialWouldOutliveCertificate(t *testing.T) {
 		}
 		if n := w.sts.count(); n != 2 {
 			t.Errorf("%d calls, want 2: the second knows how far STS is ahead", n)
+		}
+		if n := len(w.trail.of(audit.CredentialIssued)) + len(w.trail.of(audit.CredentialRenewed)); n != 1 {
+			t.Errorf("%d issues are recorded", n)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/reason"
+	"github.com/stokerd/stoker/server/internal/storage"
 )
 
 // STS is away for longer than a lifetime. Everybody keeps the last good
@@ -51,6 +52,28 @@ func TestOutageLongerThanALifetime(t *testing.T) {
 			t.Errorf("recovery took %s", took)
 		}
 	}, withRate(50), quietly)
+}
+
+// Those who wait in the queue of an account that is down are told, though no
+// call was made for them.
+func TestOutageIsToldToTheQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.sts.failing(errDown)
+		all := make([]*agent, 100)
+		for i := range all {
+			all[i] = w.subscribe(i)
+		}
+		after(5 * time.Second)
+		for _, a := range all {
+			if len(a.problems()) != 1 {
+				t.Fatalf("agent %d was told:%s", a.n, a.story())
+			}
+			wantReason(t, a.problems()[0].Problem.Err, reason.STSUnavailable)
+		}
+		if n := w.sts.count(); n > 20 {
+			t.Errorf("%d calls", n)
+		}
+	}, withRate(2), quietly)
 }
 
 // checkOrder fails if a call was made for a lease while one whose credential
@@ -200,6 +223,50 @@ func TestFirstCredentialBeforeEarlyRenewal(t *testing.T) {
 			t.Errorf("%d calls were in flight at once, want 2", w.sts.most)
 		}
 	}, withMaxCalls(2), abruptly)
+}
+
+// Other terms go ahead of early renewals, too.
+func TestChangeBeforeEarlyRenewal(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.subscribeAs(1000, holder(1000), "g2", nil)
+		after(25 * time.Minute)
+		for i := range 100 {
+			w.subscribe(i)
+		}
+		after(20 * time.Minute)
+		a.want(2, 0, 0)
+		w.sts.set(func(s *fakeSTS) { s.latency = 20 * time.Second })
+		after(15 * time.Minute)
+		if due := w.m.Stats().Accounts[0].Due; due < 10 {
+			t.Fatalf("only %d leases are due: nothing is proved", due)
+		}
+		w.authority.alter("g2", func(e *Entitlement) { e.PolicyHash = "new" })
+		w.change(storage.KindGrant, "g2")
+		after(41 * time.Second)
+		a.want(3, 0, 0)
+	}, withMaxCalls(2), abruptly)
+}
+
+// A due lease whose location moves to another account leaves the queue of the
+// old one.
+func TestQueuedLeaseMovesToAnotherAccount(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		w.sts.set(func(s *fakeSTS) { s.latency = hour })
+		w.subscribeAs(1, holder(1), "g2", nil)
+		after(time.Second)
+		a := w.subscribe(2)
+		after(time.Second)
+		a.want(0, 0, 0)
+		w.authority.alter("g1", func(e *Entitlement) { e.Account = "other" })
+		w.change(storage.KindGrant, "g1")
+		after(time.Second)
+		a.want(1, 0, 0)
+		for _, s := range w.m.Stats().Accounts {
+			if s.Due != 0 {
+				t.Errorf("%d leases are due in account %s", s.Due, s.Name)
+			}
+		}
+	}, withMaxCalls(1), withAccount("other", newSTS()), abruptly, quietly)
 }
 
 // Every lease is told when the queue is too slow for it.

@@ -108,7 +108,7 @@ func (m *Manager) lookAgain(l *lease, s *Subscription, held *Held, cause error) 
 	if held.Expires.Sub(m.clock.wall()) < m.lowWater(l) {
 		return false
 	}
-	l.attempts = min(l.attempts, 200) + 1
+	l.strike()
 	l.lookAt = now.add(l.backoff(now, 0))
 	why := reason.New(reason.StorageUnavailable, "the broker cannot read its records of the credential that is held; it tries again").Because(cause)
 	if !s.knows(why, now) {

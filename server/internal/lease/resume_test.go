@@ -2,12 +2,8 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
-
-	"github.com/stokerd/stoker/server/internal/reason"
-	"github.com/stokerd/stoker/server/internal/storage"
 )
 
 // A restart costs no call to STS for agents that hold valid credentials, and
@@ -57,12 +53,21 @@ func TestRestartCostsNothing(t *testing.T) {
 func TestHeldIsNotAccepted(t *testing.T) {
 	hours := func(n float64) time.Duration { return time.Duration(n * float64(hour)) }
 	for name, spoil := range map[string]func(w *world, h *Holder, grant *string, held *Held){
-		"unknown id":      func(_ *world, _ *Holder, _ *string, held *Held) { held.ID = "00000000-0000-7000-8000-000000000000" },
-		"id of a refusal": func(w *world, _ *Holder, _ *string, _ *Held) { w.trail.records[0].Event = "credential.refused" },
-		"another agent":   func(_ *world, h *Holder, _ *string, _ *Held) { h.AgentID = "a2" },
-		"another user":    func(_ *world, h *Holder, _ *string, _ *Held) { h.UserID = "u2" },
-		"another tenant":  func(_ *world, h *Holder, _ *string, _ *Held) { h.TenantID = "t2" },
-		"another grant":   func(_ *world, _ *Holder, grant *string, _ *Held) { *grant = "g2" },
+		"unknown id": func(_ *world, _ *Holder, _ *string, held *Held) { held.ID = "00000000-0000-7000-8000-000000000000" },
+		"id of a refusal": func(w *world, _ *Holder, _ *string, _ *Held) {
+			rec := w.trail.records[0]
+			rec.Event = "credential.rejected"
+			w.trail.wrong = &rec
+		},
+		"record of another": func(w *world, _ *Holder, _ *string, _ *Held) {
+			rec := w.trail.records[0]
+			rec.CredentialID = "another"
+			w.trail.wrong = &rec
+		},
+		"another agent":  func(_ *world, h *Holder, _ *string, _ *Held) { h.AgentID = "a2" },
+		"another user":   func(_ *world, h *Holder, _ *string, _ *Held) { h.UserID = "u2" },
+		"another tenant": func(_ *world, h *Holder, _ *string, _ *Held) { h.TenantID = "t2" },
+		"another grant":  func(_ *world, _ *Holder, grant *string, _ *Held) { *grant = "g2" },
 		"another policy": func(w *world, _ *Holder, _ *string, _ *Held) {
 			w.authority.alter("g1", func(e *Entitlement) { e.PolicyHash = "new" })
 		},
@@ -183,6 +188,28 @@ func TestResumedLeaseHasNoSecret(t *testing.T) {
 	}
 }
 
+// A stream that does not hold the resumed credential is not told that it does.
+func TestSecondStreamOfResumedLeaseDuringOutage(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		first := w.subscribe(1)
+		after(time.Minute)
+		w.restart()
+		w.sts.failing(errDown)
+		a := w.subscribeAs(1, holder(1), "g1", &Held{ID: first.credential().ID})
+		after(time.Second)
+		b := w.subscribe(1)
+		after(time.Second)
+		a.want(0, 1, 0)
+		b.want(0, 1, 0)
+		if p := b.problems()[0].Problem; !p.GoodUntil.IsZero() {
+			t.Errorf("the second stream was told %+v", p)
+		}
+		if p := a.problems()[0].Problem; !p.GoodUntil.Equal(first.credential().Expires) {
+			t.Errorf("the first stream was told %+v", p)
+		}
+	}, quietly)
+}
+
 // A reconnect within the linger time is answered from memory, without a look
 // into the history, whether the agent holds the credential or not.
 func TestReconnectFindsItsLease(t *testing.T) {
@@ -245,79 +272,6 @@ func TestHeldIsLaterThanTheLeasesOwn(t *testing.T) {
 	})
 }
 
-// The history is away: the agent is told, its credential is not replaced for
-// that, and is resumed once the history is back; but it is replaced in time.
-func TestHistoryAway(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		first := w.subscribe(1)
-		after(time.Minute)
-		c := first.credential()
-		w.restart()
-		w.trail.set(func(f *fakeTrail) { f.lost = storage.ErrUnavailable })
-		a := w.subscribeAs(1, holder(1), "g1", &Held{ID: c.ID, Expires: c.Expires})
-		after(30 * time.Second)
-		a.want(0, 1, 0)
-		wantReason(t, a.problems()[0].Problem.Err, reason.StorageUnavailable)
-		w.trail.set(func(f *fakeTrail) { f.lost = nil })
-		after(time.Minute)
-		a.want(0, 1, 0)
-		if s := w.m.Stats(); s.Resumed != 1 || s.Calls != 0 {
-			t.Errorf("%d resumed, %d calls", s.Resumed, s.Calls)
-		}
-	}, quietly, shortLifetimes)
-}
-
-func TestHistoryAwayTooLong(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		first := w.subscribe(1)
-		after(time.Minute)
-		c := first.credential()
-		w.restart()
-		w.trail.set(func(f *fakeTrail) { f.lost = errors.New("broken") })
-		a := w.subscribeAs(1, holder(1), "g1", &Held{ID: c.ID, Expires: c.Expires})
-		after(50 * time.Minute)
-		if len(a.credentials()) == 0 || a.credentials()[0].at.After(c.Expires.Add(-15*time.Minute)) {
-			t.Errorf("it was not replaced in time:%s", a.story())
-		}
-		// Somebody who leaves while the history hangs is forgotten.
-		w.trail.set(func(f *fakeTrail) { f.slow = hour })
-		b := w.subscribeAs(2, holder(2), "g1", &Held{ID: c.ID, Expires: c.Expires})
-		after(time.Second)
-		b.sub.Close()
-		after(10 * time.Minute)
-		b.want(0, 0, 0)
-		if n := w.m.Stats().Leases; n != 1 {
-			t.Errorf("%d leases", n)
-		}
-	}, quietly, shortLifetimes)
-}
-
-// shortLifetimes makes the account's longest lifetime that of the grants.
-func shortLifetimes(_ *world, c *Config) {
-	a := c.Accounts["main"]
-	a.MaxLifetime = hour
-	c.Accounts["main"] = a
-}
-
-// The credential is revoked while the history is being asked about it.
-func TestRevokedDuringLookup(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		first := w.subscribe(1)
-		after(time.Minute)
-		id := first.credential().ID
-		w.restart()
-		w.trail.set(func(f *fakeTrail) { f.slow = time.Second })
-		a := w.subscribeAs(1, holder(1), "g1", &Held{ID: id})
-		after(500 * time.Millisecond)
-		w.change(storage.KindRevocation, w.authority.revoke(id))
-		after(time.Second)
-		a.want(1, 0, 0)
-		if w.m.Stats().Resumed != 0 {
-			t.Error("a revoked credential was resumed")
-		}
-	})
-}
-
 // S3 refused the credential that another stream then claims to hold.
 func TestHeldWasRejected(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
@@ -330,6 +284,12 @@ func TestHeldWasRejected(t *testing.T) {
 		b := w.subscribeAs(1, holder(1), "g1", &Held{ID: a.credential().ID})
 		after(time.Minute)
 		b.want(0, len(b.problems()), 0)
+		if s := b.sub.Supply(); s.CredentialID != "" {
+			t.Error("the refused credential was resumed")
+		}
+		if c, err := w.m.Credential(t.Context(), holder(1), "g1", 0); err == nil {
+			t.Errorf("the refused credential %s was given to a caller", c.ID)
+		}
 		if w.trail.lookups > 1 {
 			t.Errorf("%d look-ups", w.trail.lookups)
 		}

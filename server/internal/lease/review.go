@@ -186,7 +186,7 @@ func (m *Manager) judge(l *lease, v *verdict) bool {
 // hold puts the lease off because nothing can be decided or issued for now.
 func (m *Manager) hold(l *lease, why *reason.Error) {
 	now := m.clock.now()
-	l.attempts = min(l.attempts, 200) + 1
+	l.strike()
 	l.retryAt = now.add(l.backoff(now, 0))
 	l.trouble, l.permanent = why, false
 	for _, s := range l.subs {

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -221,6 +222,9 @@ const (
 	// leastBackoff keeps a lucky draw from being no wait at all.
 	leastBackoff = 100 * time.Millisecond
 )
+
+// strike counts an attempt that brought nothing.
+func (l *lease) strike() { l.attempts = min(l.attempts, math.MaxUint8-1) + 1 }
 
 // backoff draws the wait after the failure just counted. highest bounds it
 // further if it is not 0.

@@ -188,7 +188,8 @@ func (s *Subscription) Holder() Holder { return s.holder }
 
 // Supply is how a subscription is supplied at the moment.
 type Supply struct {
-	// CredentialID is the one it was given or resumed with; empty: none.
+	// CredentialID is the one it was given or resumed with; empty: none. Of one
+	// that has been replaced since, for others alone, the times are zero.
 	CredentialID      string
 	IssuedAt, Expires time.Time
 	// AcknowledgedAt is zero until the agent has acknowledged CredentialID. It

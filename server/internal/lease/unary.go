@@ -161,11 +161,9 @@ func (l *lease) inFlight() bool {
 // waiter is the subscriber of one call: it keeps the first event that answers.
 type waiter chan Event
 
-// Deliver keeps the event. A revoked credential is no answer: another follows.
+// Deliver keeps the event. It is never that one credential was revoked: a call
+// has none before its answer.
 func (w waiter) Deliver(e Event) {
-	if e.Revoked != nil && e.Revoked.CredentialID != "" {
-		return
-	}
 	select {
 	case w <- e:
 	default:
