@@ -30,11 +30,11 @@ func TestProvider(t *testing.T) {
 		if keys != want {
 			t.Errorf("got %v", keys)
 		}
-		time.Sleep(time.Hour - 10*time.Second)
+		<-time.After(time.Hour - 10*time.Second)
 		if keys, err := provider.Retrieve(t.Context()); err != nil || !keys.Expires.Equal(c.Expires) {
 			t.Errorf("near the end: %v, %v", keys.Expires, err)
 		}
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if keys, err := provider.Retrieve(t.Context()); !errors.Is(err, client.ErrExpired) || keys.HasKeys() {
 			t.Errorf("after the end: %v", err)
 		}
@@ -52,12 +52,12 @@ func TestProviderInCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		pushed := broker.Push("photos", time.Hour)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if keys, err := cache.Retrieve(t.Context()); err != nil || keys.AccessKeyID != pushed.AccessKeyID {
 			t.Errorf("after a renewal: %v", err)
 		}
 		broker.Revoke("photos", client.ReasonGrantDisabled)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if keys, err := cache.Retrieve(t.Context()); client.ReasonOf(err) != client.ReasonGrantDisabled || keys.HasKeys() {
 			t.Errorf("after a revocation: %v", err)
 		}

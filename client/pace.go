@@ -34,7 +34,7 @@ func newPace() pace {
 		if d <= 0 {
 			return 0
 		}
-		return rand.N(d) //nolint:gosec // G404: a delay is no secret
+		return rand.N(d)
 	}}
 }
 

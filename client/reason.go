@@ -43,7 +43,7 @@ const (
 	// The session.
 	ReasonTokenInvalid             Reason = "TOKEN_INVALID"
 	ReasonTokenExpired             Reason = "TOKEN_EXPIRED"
-	ReasonTokenCertificateMismatch Reason = "TOKEN_CERTIFICATE_MISMATCH" //nolint:gosec // G101: a reason, not a credential
+	ReasonTokenCertificateMismatch Reason = "TOKEN_CERTIFICATE_MISMATCH"
 	ReasonSessionEnded             Reason = "SESSION_ENDED"
 	ReasonPasswordChanged          Reason = "PASSWORD_CHANGED"
 	// Grants and credentials.
@@ -52,8 +52,8 @@ const (
 	ReasonGrantDeleted      Reason = "GRANT_DELETED"
 	ReasonGrantChanged      Reason = "GRANT_CHANGED"
 	ReasonGrantInvalid      Reason = "GRANT_INVALID"
-	ReasonCredentialRevoked Reason = "CREDENTIAL_REVOKED" //nolint:gosec // G101: a reason, not a credential
-	ReasonCredentialUnknown Reason = "CREDENTIAL_UNKNOWN" //nolint:gosec // G101: a reason, not a credential
+	ReasonCredentialRevoked Reason = "CREDENTIAL_REVOKED"
+	ReasonCredentialUnknown Reason = "CREDENTIAL_UNKNOWN"
 	ReasonDelegationDenied  Reason = "DELEGATION_DENIED"
 	// What the broker leans on.
 	ReasonSTSRefused         Reason = "STS_REFUSED"

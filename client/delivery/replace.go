@@ -17,7 +17,6 @@ func replaceFile(file string, data []byte) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			//nolint:gosec // G703: the name is that of the file just made
 			err = errors.Join(err, ignoreGone(os.Remove(temporary.Name())))
 		}
 	}()

@@ -9,12 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//nolint:gosec // G703: the user named the file to replace
 func rename(from, to string) error { return os.Rename(from, to) }
 
 // syncDir makes a rename durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // G703: the user named the file that is in it
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

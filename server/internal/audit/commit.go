@@ -85,7 +85,8 @@ func (t *Trail) serve(requests []*request) {
 		return
 	}
 	defer t.release()
-	t.commit(t.ctx, requests)
+	// Each request has its own answer; the trail remembers the outcome.
+	_ = t.commit(t.ctx, requests)
 }
 
 // acquire takes the turn, or reports that ctx ended first.
@@ -116,7 +117,8 @@ func (t *Trail) noteOthers() {
 	defer t.release()
 	checkpoint := checkpointOf(t.chain.head.Writer, heads, t.seals)
 	t.chain.checkpoint = &checkpoint
-	t.commit(t.ctx, nil)
+	// The trail remembers the outcome, for Healthy and the next attempt.
+	_ = t.commit(t.ctx, nil)
 }
 
 // commit makes the requests durable, with what the trail has to say itself,

@@ -215,7 +215,9 @@ func TestPartiesMadeOnAnotherReplica(t *testing.T) {
 		t.Errorf("a new agent: %v", err)
 	}
 	fresh(func() { s.world.tenants["t9"] = storage.Tenant{Meta: storage.Meta{ID: "t9"}, Name: "nova"} })
-	fresh(func() { s.world.agents["a9"] = storage.Agent{Meta: storage.Meta{ID: "a9"}, TenantID: "t9", Name: "nas"} })
+	fresh(func() {
+		s.world.agents["a9"] = storage.Agent{Meta: storage.Meta{ID: "a9"}, TenantID: "t9", Name: "nas"}
+	})
 	if p, err := s.Authenticate(t.Context(), s.agent("nova", "nas"), healthCheck, nil); err != nil || p.TenantID != "t9" {
 		t.Errorf("a new tenant: %v", err)
 	}

@@ -40,8 +40,8 @@ type world struct {
 	conflict bool
 	synced   int
 	// late happened on another replica, and shows from the next Sync on.
-	late []func()
-	swept    []time.Time
+	late  []func()
+	swept []time.Time
 }
 
 func newWorld() *world {

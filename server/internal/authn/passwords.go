@@ -195,7 +195,7 @@ func (p *Passwords) enqueue() error {
 	p.nextSlot = p.nextSlot.Add(p.usual / time.Duration(cap(p.permits)))
 	if wait > longestShed {
 		p.nextSlot = now.Add(longestShed)
-		wait = longestShed - mathrand.N(longestShed/2) //nolint:gosec // spreads load, nothing secret
+		wait = longestShed - mathrand.N(longestShed/2)
 	}
 	return reason.New(reason.LoginBusy, "the broker checks as many passwords as it can; wait as told").After(wait)
 }

@@ -59,7 +59,7 @@ func parseHash(text string) (storedHash, error) {
 	if err := errors.Join(err1, err2, err3); err != nil || memory < minMemory*lanes || memory*passes > maxWork {
 		return storedHash{}, errStoredHash
 	}
-	h.memory, h.passes, h.lanes = uint32(memory), uint32(passes), uint8(lanes) //nolint:gosec // bounded above
+	h.memory, h.passes, h.lanes = uint32(memory), uint32(passes), uint8(lanes)
 	var err error
 	if h.salt, err = parseBytes(parts[4], minSalt, maxSalt); err != nil {
 		return storedHash{}, err
@@ -99,7 +99,7 @@ func (h storedHash) String() string {
 
 // derive computes the hash of a password under h's parameters and salt.
 func (h storedHash) derive(password []byte) []byte {
-	return argon2.IDKey(password, h.salt, h.passes, h.memory, h.lanes, uint32(len(h.hash))) //nolint:gosec // at most maxHash
+	return argon2.IDKey(password, h.salt, h.passes, h.memory, h.lanes, uint32(len(h.hash)))
 }
 
 // weakerThan says whether guessing against h costs less than against want.

@@ -59,7 +59,7 @@ func (a *Authenticator) CreateSession(ctx context.Context, p Principal) (Session
 func (a *Authenticator) sessionEnd(certificateEnd time.Time) time.Time {
 	life := a.cfg.SessionLifetime
 	if jitter := life / 10; jitter > 0 {
-		life -= mathrand.N(jitter) //nolint:gosec // spreads load, nothing secret
+		life -= mathrand.N(jitter)
 	}
 	end := time.Now().Add(life)
 	if end.After(certificateEnd) {

@@ -163,7 +163,7 @@ func (s *STS) forgetKeys(code string) {
 
 // call makes the request by the account's method, signed with these keys.
 func (s *STS) call(ctx context.Context, own aws.Credentials, r Request) (answer, error) {
-	seconds := aws.Int32(int32(r.Duration / time.Second)) //nolint:gosec // at most 36 hours, by the account's limits
+	seconds := aws.Int32(int32(r.Duration / time.Second))
 	var tags []types.Tag
 	for _, t := range r.Tags {
 		tags = append(tags, types.Tag{Key: aws.String(t.Key), Value: aws.String(t.Value)})

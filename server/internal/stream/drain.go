@@ -26,7 +26,7 @@ func (r *Registry) Drain(window time.Duration) {
 		return
 	}
 	all := r.everyone()
-	for i, place := range rand.Perm(len(all)) { //nolint:gosec // spreads load, nothing secret
+	for i, place := range rand.Perm(len(all)) {
 		part := (float64(place) + chance()) / float64(len(all))
 		all[i].depart(time.Duration(part*float64(window)), window)
 	}
@@ -56,7 +56,7 @@ func (r *Registry) errDraining() *reason.Error {
 }
 
 // chance is a number from 0 to 1.
-func chance() float64 { return rand.Float64() } //nolint:gosec // spreads load, nothing secret
+func chance() float64 { return rand.Float64() }
 
 // Wait returns when no stream is open, or with an error when ctx ends.
 func (r *Registry) Wait(ctx context.Context) error {
