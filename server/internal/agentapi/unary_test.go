@@ -85,6 +85,48 @@ func TestGetCredentialsIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// All leave together: what one of them lost while it waited for another is not
+// handed out.
+func TestGetCredentialsLostWhileWaiting(t *testing.T) {
+	b := serve(t)
+	b.grant("quick", "slow")
+	first, second := lease.Credential{ID: "1", Grant: "quick"}, lease.Credential{ID: "2", Grant: "quick"}
+	var lost atomic.Pointer[reason.Error]
+	var replaced atomic.Bool
+	change := func() {}
+	b.fetch = func(_ context.Context, grantID string, minLife time.Duration) (lease.Credential, error) {
+		switch why := lost.Load(); {
+		case grantID == "slow":
+			change()
+			return lease.Credential{ID: "s", Grant: "slow"}, nil
+		case why != nil:
+			return lease.Credential{}, why
+		case replaced.Load():
+			return second, nil
+		}
+		return first, nil
+	}
+	client := stokerv1.NewCredentialServiceClient(b.dial(t))
+	get := func() ([]*stokerv1.Credential, error) {
+		answer, err := client.GetCredentials(as(t.Context(), "agent-1"), &stokerv1.GetCredentialsRequest{Grants: []string{"quick", "slow"}})
+		return answer.GetCredentials(), err
+	}
+	got, err := get()
+	if err != nil || len(got) != 2 || got[0].GetId() != "1" {
+		t.Fatalf("nothing lost: %v, %v", got, err)
+	}
+	change = func() { time.Sleep(10 * time.Millisecond); replaced.Store(true) }
+	if got, err = get(); err != nil || got[0].GetId() != "2" {
+		t.Errorf("replaced: %v, %v", got, err)
+	}
+	change = func() {
+		time.Sleep(10 * time.Millisecond)
+		lost.Store(reason.New(reason.GrantDeleted, "gone"))
+	}
+	_, err = get()
+	wantReason(t, err, reason.GrantDeleted)
+}
+
 func TestGetCredentialsRefusals(t *testing.T) {
 	b := serve(t)
 	b.grant("a")
