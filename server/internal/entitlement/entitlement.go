@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stokerd/stoker/server/internal/authn"
@@ -41,15 +42,27 @@ type Authority struct {
 
 	mu       sync.RWMutex
 	policies map[string]built // by grant id
+
+	// revoked is an index of the directory's revocations; nil: to be made.
+	revoked atomic.Pointer[revoked]
 }
 
 // built is a session policy and what it was made from.
 type built struct {
-	grant, location int64 // revisions
-	locationID      string
+	grant, location version
 	text, hash      string
 	err             error
 }
+
+// version is one state of an entity. The time tells apart what has the same
+// revision after a restoration of the storage.
+type version struct {
+	id       string
+	revision int64
+	updated  int64 // Unix microseconds
+}
+
+func versionOf(m storage.Meta) version { return version{m.ID, m.Revision, m.UpdatedAt.UnixMicro()} }
 
 // New makes an Authority.
 func New(d Directory, c Checker) *Authority {
@@ -140,7 +153,7 @@ func (a *Authority) policy(g storage.Grant, l storage.Location) (text, hash stri
 	a.mu.RLock()
 	b, ok := a.policies[g.ID]
 	a.mu.RUnlock()
-	if !ok || b.grant != g.Revision || b.location != l.Revision || b.locationID != l.ID {
+	if !ok || b.grant != versionOf(g.Meta) || b.location != versionOf(l.Meta) {
 		b = build(g, l)
 		a.mu.Lock()
 		a.policies[g.ID] = b
@@ -150,7 +163,7 @@ func (a *Authority) policy(g storage.Grant, l storage.Location) (text, hash stri
 }
 
 func build(g storage.Grant, l storage.Location) built {
-	b := built{grant: g.Revision, location: l.Revision, locationID: l.ID}
+	b := built{grant: versionOf(g.Meta), location: versionOf(l.Meta)}
 	document, err := policy.Build(Scope(g, l))
 	if err != nil {
 		b.err = reason.New(reason.GrantInvalid, "no session policy can be made of the grant %q; ask the provider", g.Name).
@@ -169,50 +182,69 @@ func Scope(g storage.Grant, l storage.Location) policy.Scope {
 	}
 }
 
-// Forget drops what is kept for grants that were deleted. It is an observer of
-// the directory.
+// Forget drops what is kept of grants that were deleted, and of revocations
+// that changed. It is an observer of the directory.
 func (a *Authority) Forget(changes []storage.Change) {
 	for _, c := range changes {
-		if c.Kind != storage.KindGrant {
-			continue
-		}
-		if _, ok := a.directory.Grant(c.ID); !ok {
-			a.mu.Lock()
-			delete(a.policies, c.ID)
-			a.mu.Unlock()
+		switch c.Kind {
+		case storage.KindRevocation:
+			a.revoked.Store(nil)
+		case storage.KindGrant:
+			if _, ok := a.directory.Grant(c.ID); !ok {
+				a.mu.Lock()
+				delete(a.policies, c.ID)
+				a.mu.Unlock()
+			}
 		}
 	}
+}
+
+// revoked has the latest revocation of each party, as of one sequence of the
+// directory: a fleet is asked about at once, and each answer is to cost the
+// same however many revocations there are.
+type revoked struct {
+	sequence int64
+	before   map[party]time.Time
+}
+
+// party is what a revocation names.
+type party struct{ kind, id string }
+
+// revocations gives an index that is at least as new as the call.
+func (a *Authority) revocations() *revoked {
+	sequence := a.directory.Sequence()
+	if r := a.revoked.Load(); r != nil && r.sequence == sequence {
+		return r
+	}
+	r := &revoked{sequence: sequence, before: map[party]time.Time{}}
+	for _, v := range a.directory.Revocations() {
+		p := party{v.TargetKind, v.TargetID}
+		if latest, ok := r.before[p]; !ok || latest.Before(v.Before) {
+			r.before[p] = v.Before
+		}
+	}
+	a.revoked.Store(r)
+	return r
 }
 
 // Revoked says whether a revocation covers a credential that was issued to the
 // holder under the grant at that time.
 func (a *Authority) Revoked(h lease.Holder, grantID, credentialID string, issued time.Time) bool {
-	for _, r := range a.directory.Revocations() {
-		if r.TargetKind == "credential" && r.TargetID == credentialID {
-			return true
-		}
+	all := a.revocations().before
+	if len(all) == 0 {
+		return false
+	}
+	if _, ok := all[party{"credential", credentialID}]; ok {
+		return true
+	}
+	for _, p := range [...]party{{"tenant", h.TenantID}, {"user", h.UserID}, {"agent", h.AgentID}, {"grant", grantID}} {
 		// At the very moment counts as before: the clocks of two replicas may
 		// stand a little apart.
-		if !issued.After(r.Before) && covers(r, h, grantID) {
+		if before, ok := all[p]; ok && p.id != "" && !issued.After(before) {
 			return true
 		}
 	}
 	return false
-}
-
-func covers(r storage.Revocation, h lease.Holder, grantID string) bool {
-	switch r.TargetKind {
-	case "tenant":
-		return r.TargetID == h.TenantID
-	case "user":
-		return r.TargetID == h.UserID
-	case "agent":
-		return r.TargetID == h.AgentID
-	case "grant":
-		return r.TargetID == grantID
-	default:
-		return false
-	}
 }
 
 // RevokedSerial gives the serial number of a revoked certificate.

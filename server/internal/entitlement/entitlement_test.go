@@ -3,6 +3,7 @@ package entitlement_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ type picture struct {
 	revocations  []storage.Revocation
 	certificates map[string]storage.Certificate
 	tenants      map[string]storage.Tenant
+	read         int // how often the revocations were
 }
 
 func (p *picture) Sequence() int64            { return p.sequence }
@@ -50,7 +52,16 @@ func (p *picture) Revocation(id string) (storage.Revocation, bool) {
 	}
 	return storage.Revocation{}, false
 }
-func (p *picture) Revocations() []storage.Revocation { return p.revocations }
+func (p *picture) Revocations() []storage.Revocation {
+	p.read++
+	return p.revocations
+}
+
+// revoke replaces the revocations, as a change of the feed.
+func (p *picture) revoke(all ...storage.Revocation) {
+	p.revocations = all
+	p.sequence++
+}
 
 // checker remembers whom it was asked about.
 type checker struct {
@@ -195,19 +206,19 @@ func TestRevoked(t *testing.T) {
 	moment := time.Unix(1000, 0)
 	a := entitlement.New(d, c)
 	for kind, target := range map[string]string{"tenant": "t1", "user": "u1", "agent": "a1", "grant": "g1"} {
-		d.revocations = []storage.Revocation{{TargetKind: kind, TargetID: target, Before: moment}}
+		d.revoke(storage.Revocation{TargetKind: kind, TargetID: target, Before: moment})
 		if !a.Revoked(h, "g1", "cred", moment) || !a.Revoked(h, "g1", "cred", moment.Add(-time.Hour)) {
 			t.Errorf("%s: a credential from before is not revoked", kind)
 		}
 		if a.Revoked(h, "g1", "cred", moment.Add(time.Microsecond)) {
 			t.Errorf("%s: a credential from after is revoked", kind)
 		}
-		d.revocations[0].TargetID = "other"
+		d.revoke(storage.Revocation{TargetKind: kind, TargetID: "other", Before: moment})
 		if a.Revoked(h, "g1", "cred", moment) {
 			t.Errorf("another %s's revocation counts", kind)
 		}
 	}
-	d.revocations = []storage.Revocation{{TargetKind: "credential", TargetID: "cred", Before: moment}}
+	d.revoke(storage.Revocation{TargetKind: "credential", TargetID: "cred", Before: moment})
 	if !a.Revoked(h, "g1", "cred", moment.Add(time.Hour)) || a.Revoked(h, "g1", "other", moment) {
 		t.Error("a single credential's revocation is wrong")
 	}
@@ -219,6 +230,66 @@ func TestRevoked(t *testing.T) {
 	}
 	if err := a.Sync(context.Background()); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Of several revocations of one party the latest counts.
+func TestRevokedTwice(t *testing.T) {
+	d, c, h := fixture()
+	early, late := time.Unix(1000, 0), time.Unix(2000, 0)
+	a := entitlement.New(d, c)
+	for _, order := range [][2]time.Time{{early, late}, {late, early}} {
+		d.revoke(
+			storage.Revocation{TargetKind: "user", TargetID: "u1", Before: order[0], Account: "main"},
+			storage.Revocation{TargetKind: "user", TargetID: "u1", Before: order[1], Account: "other"},
+		)
+		if !a.Revoked(h, "g1", "cred", late) || a.Revoked(h, "g1", "cred", late.Add(1)) {
+			t.Error("the later of two revocations does not count")
+		}
+	}
+}
+
+// A replica that goes on over the restoration of its storage may meet the same
+// sequence and the same revisions again, with other contents.
+func TestRestoredStorage(t *testing.T) {
+	d, c, h := fixture()
+	a := entitlement.New(d, c)
+	before, err := a.Entitle(h, "g1")
+	if err != nil || a.Revoked(h, "g1", "cred", time.Unix(1000, 0)) {
+		t.Fatal("revoked from the start", err)
+	}
+	g := d.grants["g1"]
+	g.Prefix, g.UpdatedAt = "acme/new/", time.Unix(5, 0)
+	d.grants["g1"] = g
+	got, err := a.Entitle(h, "g1")
+	if err != nil || got.PolicyHash == before.PolicyHash || !strings.Contains(got.Policy, "acme/new/*") {
+		t.Errorf("%v: the policy is still %s", err, got.Policy)
+	}
+	l := d.locations["l1"]
+	l.Bucket, l.UpdatedAt = "new-bucket", time.Unix(6, 0)
+	d.locations["l1"] = l
+	if got, err = a.Entitle(h, "g1"); err != nil || !strings.Contains(got.Policy, "new-bucket") {
+		t.Errorf("%v: the policy is still %s", err, got.Policy)
+	}
+	d.revocations = []storage.Revocation{{Meta: storage.Meta{ID: "r1"}, TargetKind: "agent", TargetID: "a1", Before: time.Unix(1000, 0)}}
+	a.Forget([]storage.Change{{Kind: storage.KindRevocation, ID: "r1"}})
+	if !a.Revoked(h, "g1", "cred", time.Unix(1000, 0)) {
+		t.Error("the revocation does not count")
+	}
+}
+
+// Whole fleets are asked about within the second that a revocation may take:
+// what an answer costs must not grow with the number of revocations.
+func TestRevokedCostsNothing(t *testing.T) {
+	d, c, h := fixture()
+	for i := range 2000 {
+		d.revocations = append(d.revocations, storage.Revocation{TargetKind: "agent", TargetID: strconv.Itoa(i), Before: time.Unix(1000, 0)})
+	}
+	a := entitlement.New(d, c)
+	a.Revoked(h, "g1", "cred", time.Unix(1000, 0))
+	read := d.read
+	if n := testing.AllocsPerRun(100, func() { a.Revoked(h, "g1", "cred", time.Unix(1000, 0)) }); n > 0 || d.read != read {
+		t.Errorf("%v allocations, the revocations were read %d times more", n, d.read-read)
 	}
 }
 
