@@ -20,6 +20,9 @@ import (
 const (
 	sweepInterval = time.Hour
 	sweepGrace    = time.Hour
+	// patience is how long it may take to decide who makes a call: the time
+	// that agents wait for it.
+	patience = 20 * time.Second
 )
 
 // Directory is the broker's current picture of who may be. It answers from
@@ -162,6 +165,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // caller could repeat without end, which a wrong password is not, is recorded
 // once a minute.
 func (a *Authenticator) Authenticate(ctx context.Context, peer Peer, method string, authorization []string) (Principal, error) {
+	// A stream's own context has no end.
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	p, err := a.resolve(peer)
 	if reason.Is(err, reason.TenantUnknown) || reason.Is(err, reason.AgentUnknown) {
 		// It may have been made on another replica a moment ago, and an agent

@@ -18,6 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -41,6 +42,7 @@ type world struct {
 	synced   int
 	// late happened on another replica, and shows from the next Sync on.
 	late  []func()
+	stuck bool // Sync does not return while its context lasts
 	swept []time.Time
 }
 
@@ -112,9 +114,13 @@ func (w *world) SessionEnded(id string) bool {
 	return ok
 }
 
-func (w *world) Sync(context.Context) error {
+func (w *world) Sync(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.stuck {
+		<-ctx.Done()
+		return reason.New(reason.StorageUnavailable, "stuck").Because(ctx.Err())
+	}
 	w.synced++
 	for _, f := range w.late {
 		f()

@@ -76,15 +76,20 @@ func (a *Authenticator) EndSession(ctx context.Context, p Principal) error {
 		return errLoginRequired(TokenLogin)
 	}
 	// First the end, then the record: if one of the two fails the session had
-	// better be dead.
+	// better be dead. Once it is, there is a record, whatever else fails.
 	err := a.cfg.Sessions.EndSession(ctx, storage.EndedSession{ID: p.SessionID, Expires: p.SessionExpires})
 	if err != nil {
 		return errStorage(err)
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := a.append(ctx, record(p, audit.SessionEnded)); err != nil {
+		return err
+	}
 	if err := a.cfg.Directory.Sync(ctx); err != nil {
 		return errStorage(err)
 	}
-	return a.append(ctx, record(p, audit.SessionEnded))
+	return nil
 }
 
 // resume lets a principal in by an access token.

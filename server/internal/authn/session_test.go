@@ -470,6 +470,36 @@ func TestEndSession(t *testing.T) {
 	}
 }
 
+// What ended is recorded, even if the caller has gone or other parts cannot
+// keep up.
+func TestEndSessionIsRecorded(t *testing.T) {
+	for name, c := range map[string]struct {
+		stuck bool
+		want  reason.Reason
+	}{"the caller has gone": {false, ""}, "storage hangs": {true, reason.StorageUnavailable}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t)
+				peer := s.agent("acme", "nas-1")
+				p, err := s.Authenticate(t.Context(), peer, deleteSession, bearer(s.session(peer).Token))
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.trail.take()
+				s.world.stuck = c.stuck
+				ctx, cancel := context.WithCancel(t.Context())
+				cancel()
+				if err := s.EndSession(ctx, p); reason.Of(err) != c.want {
+					t.Errorf("ended: %v", err)
+				}
+				if records := s.trail.take(); len(records) != 1 || records[0].Event != "session.ended" {
+					t.Errorf("audited %+v", records)
+				}
+			})
+		})
+	}
+}
+
 // A token is good with its own certificate alone: not with another agent's,
 // not with another tenant's, not with the same agent's next one.
 func TestTokenWithAnotherCertificate(t *testing.T) {
