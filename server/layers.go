@@ -34,8 +34,10 @@ type layer struct {
 //   - the request id comes first, so that all others can name it;
 //   - metrics and log see the final status, so they stand outside of errors;
 //   - errors turns what the layers inside answer into a status;
-//   - authentication stands before every handler and fails closed;
-//   - recovery is innermost: a panic is an error like any other to the rest.
+//   - recovery comes next: a panic is an error like any other to the rest. It
+//     stands before authentication, which is the first to read what strangers
+//     send;
+//   - authentication stands before every handler and fails closed.
 func layers(log *slog.Logger, metrics *grpcprom.ServerMetrics, let gate) []layer {
 	logged := callLog(log)
 	options := []logging.Option{
@@ -45,17 +47,17 @@ func layers(log *slog.Logger, metrics *grpcprom.ServerMetrics, let gate) []layer
 		logging.WithErrorFields(errorFields),
 	}
 	panics := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
-		log.ErrorContext(ctx, "handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()),
+		log.ErrorContext(ctx, "call panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()),
 			"request_id", apierr.RequestID(ctx))
-		return reason.New(reason.Internal, "the handler panicked")
+		return reason.New(reason.Internal, "the call panicked")
 	})
 	return []layer{
 		{"request id", identifyUnary, identifyStream},
 		{"metrics", metrics.UnaryServerInterceptor(), metrics.StreamServerInterceptor()},
 		{"log", logging.UnaryServerInterceptor(logged, options...), logging.StreamServerInterceptor(logged, options...)},
 		{"errors", explainUnary(log), explainStream(log)},
-		{"authentication", let.unary, let.stream},
 		{"recovery", recovery.UnaryServerInterceptor(panics), recovery.StreamServerInterceptor(panics)},
+		{"authentication", let.unary, let.stream},
 	}
 }
 

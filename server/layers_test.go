@@ -131,6 +131,20 @@ func TestPanicsAndUnknownErrorsTellTheCallerNothing(t *testing.T) {
 	}
 }
 
+// What reads certificates, passwords and tokens must not end the broker either.
+func TestAPanicInTheGate(t *testing.T) {
+	panics := func(context.Context, string) (context.Context, error) { panic("canary") }
+	conn, log := layered(t, panics, func() error { t.Error("a handler ran"); return nil })
+	for kind, err := range both(t, conn, &metadata.MD{}) {
+		if st := status.Convert(err); apierr.Reason(st) != reason.Internal || strings.Contains(st.Proto().String(), "canary") {
+			t.Errorf("%s: %v", kind, st)
+		}
+	}
+	if !strings.Contains(log.String(), "canary") {
+		t.Error("the panic is not in the log")
+	}
+}
+
 func TestRefusalsHaveTheirReasonAndOneLogLine(t *testing.T) {
 	conn, log := layered(t, open, func() error { return reason.New(reason.GrantUnknown, "no such grant") })
 	for kind, err := range both(t, conn, &metadata.MD{}) {
