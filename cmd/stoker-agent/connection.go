@@ -20,7 +20,7 @@ import (
 // no flag: every user of a machine can see a process's arguments.
 const passwordVariable = "STOKER_PASSWORD"
 
-// longestPassword bounds, in bytes, what is read of a password file.
+// longestPassword bounds, in bytes, what is read of a file with a secret.
 const longestPassword = 4 << 10
 
 // connection are the flags that say which broker to ask, as whom.
@@ -117,7 +117,7 @@ func (c connection) password(ctx context.Context, to *streams, prompt bool) (fun
 		return fixed(password), nil
 	}
 	if fd := int(os.Stdin.Fd()); prompt && term.IsTerminal(fd) {
-		password, err := askPassword(ctx, to.err, fd, "Password of "+c.Login+": ")
+		password, err := askSecret(ctx, to.err, fd, "password", "Password of "+c.Login+": ")
 		if err != nil {
 			return nil, err
 		}
@@ -130,35 +130,42 @@ func fixed(password string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return password, nil }
 }
 
-// readPassword reads a file that nobody else may read. One newline at its end is
-// not part of the password.
-func readPassword(file string) (string, error) {
+// readPassword reads the password's file.
+func readPassword(file string) (string, error) { return readSecret("password", file) }
+
+// readSecret reads a file that nobody else may read. One newline at its end is not
+// part of what is in it.
+func readSecret(what, file string) (string, error) {
+	text, err := readPrivate(file)
+	if err != nil {
+		return "", fmt.Errorf("%s file: %w", what, err)
+	}
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if secret == "" {
+		return "", fmt.Errorf("%s file: %s is empty", what, file)
+	}
+	return secret, nil
+}
+
+func readPrivate(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
+		return nil, err
 	}
 	if err := delivery.CheckPrivate(file, info); err != nil {
-		return "", fmt.Errorf("password file: %w", err)
+		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, longestPassword))
-	if err != nil {
-		return "", fmt.Errorf("password file: %w", err)
-	}
-	password := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-	if password == "" {
-		return "", fmt.Errorf("password file: %s is empty", file)
-	}
-	return password, nil
+	return io.ReadAll(io.LimitReader(f, longestPassword))
 }
 
-// askPassword reads a password without showing it. When ctx ends, the terminal
-// shows again what is typed.
-func askPassword(ctx context.Context, w io.Writer, fd int, question string) (string, error) {
+// askSecret reads a secret without showing it. When ctx ends, the terminal shows
+// again what is typed.
+func askSecret(ctx context.Context, w io.Writer, fd int, what, question string) (string, error) {
 	before, err := term.GetState(fd)
 	if err != nil {
 		return "", fmt.Errorf("terminal: %w", err)
@@ -177,10 +184,10 @@ func askPassword(ctx context.Context, w io.Writer, fd int, question string) (str
 	select {
 	case a := <-answers:
 		if a.err != nil {
-			return "", fmt.Errorf("password: %w", a.err)
+			return "", fmt.Errorf("%s: %w", what, a.err)
 		}
 		if len(a.text) == 0 {
-			return "", errors.New("password: it is empty")
+			return "", fmt.Errorf("%s: it is empty", what)
 		}
 		return string(a.text), nil
 	case <-ctx.Done():

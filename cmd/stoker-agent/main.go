@@ -19,6 +19,7 @@ type commands struct {
 	Exec              execCommand              `cmd:"" help:"Run a command with credentials that refresh by themselves."`
 	CredentialProcess credentialProcessCommand `cmd:"" name:"credential-process" help:"Answer once, as the credential_process of an AWS profile."`
 	Watch             watchCommand             `cmd:"" help:"Print what the broker pushes."`
+	Enroll            enrollCommand            `cmd:"" help:"Get this agent's first certificate for a join token."`
 	Whoami            whoamiCommand            `cmd:"" help:"Say who the broker takes this agent for."`
 	Version           versionCommand           `cmd:"" help:"Print the version."`
 }

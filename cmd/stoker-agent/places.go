@@ -15,3 +15,6 @@ func defaultPlace(name string) string {
 	}
 	return filepath.Join(userPlace(), "stoker-agent", name)
 }
+
+// setVariable is the shell's line that sets a variable to a text.
+func setVariable(name, text string) string { return assign(name, quote(text)) }

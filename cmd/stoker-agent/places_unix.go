@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -26,9 +27,18 @@ func userPlace() string {
 	return filepath.Join(os.TempDir(), "stoker-"+strconv.Itoa(os.Getuid()))
 }
 
-// setVariable is the shell's line that sets a variable, to text that needs no
-// quotes.
-func setVariable(name, value string) string { return "export " + name + "=" + value }
+// assign is the shell's line that sets a variable to an expression.
+func assign(name, expression string) string { return "export " + name + "=" + expression }
 
 // fileContent is the shell's expression for what is in a file.
-func fileContent(file string) string { return `"$(cat ` + file + `)"` }
+func fileContent(file string) string { return `"$(cat ` + quote(file) + `)"` }
+
+// quote makes a text one word for the shell, and leaves alone what is one.
+func quote(text string) string {
+	if text != "" && strings.Trim(text, plainCharacters) == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+const plainCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-./:@%+=,"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -18,8 +19,11 @@ func userPlace() string {
 	return os.TempDir()
 }
 
-// setVariable is PowerShell's line that sets a variable.
-func setVariable(name, value string) string { return "$env:" + name + " = " + value }
+// assign is PowerShell's line that sets a variable to an expression.
+func assign(name, expression string) string { return "$env:" + name + " = " + expression }
 
 // fileContent is PowerShell's expression for what is in a file.
-func fileContent(file string) string { return "(Get-Content -Raw '" + file + "')" }
+func fileContent(file string) string { return "(Get-Content -Raw " + quote(file) + ")" }
+
+// quote makes a text one string for PowerShell.
+func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

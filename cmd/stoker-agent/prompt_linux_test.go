@@ -124,3 +124,24 @@ func TestPromptInterrupted(t *testing.T) {
 		t.Error("the terminal shows nothing any more")
 	}
 }
+
+func TestEnrollPrompt(t *testing.T) {
+	w, token, env := joining(t)
+	w.env = append(w.env, env...)
+	console := startTerminal(t, w, "enroll", "--out", w.dir+"/new")
+	if err := waitFor(func() bool { return console.shows("Join token: ") && !console.echoes(t) }); err != nil {
+		t.Fatal("no prompt")
+	}
+	if _, err := console.keyboard.WriteString(token + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := console.command.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := waitFor(func() bool { return console.shows("enrolled as") }); err != nil {
+		t.Error("no answer")
+	}
+	if console.shows(token[20:60]) {
+		t.Error("the token is on the screen")
+	}
+}

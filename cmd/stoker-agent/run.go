@@ -23,6 +23,7 @@ type runCommand struct {
 	Socket          string            `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket for stoker-agent's own subcommands (${default})."`
 	CredentialsFile string            `env:"STOKER_CREDENTIALS_FILE" placeholder:"FILE" help:"Shared-credentials file to keep profiles in too, such as ~/.aws/credentials."`
 	Profile         map[string]string `placeholder:"GRANT=NAME" help:"Profile of a grant in that file; without it stoker-GRANT."`
+	Renew           bool              `env:"STOKER_RENEW" default:"true" negatable:"" help:"Renew the agent's certificate in good time and replace its files."`
 }
 
 // Help implements kong's interface for more help.
@@ -48,7 +49,7 @@ func (c runCommand) Run(ctx context.Context, to *streams) error {
 	if err != nil {
 		return err
 	}
-	config.Grants = c.Grant
+	config.Grants, config.Renew = c.Grant, c.Renew
 	profiles, err := c.profiles()
 	if err != nil {
 		return err
@@ -186,6 +187,6 @@ func (a *agent) advise(w io.Writer) error {
 		}
 	}
 	_, err := fmt.Fprintf(w, "# for tools that do not know the token file:\n%s\n",
-		setVariable("AWS_CONTAINER_AUTHORIZATION_TOKEN", fileContent(a.tokenFile)))
+		assign("AWS_CONTAINER_AUTHORIZATION_TOKEN", fileContent(a.tokenFile)))
 	return err
 }

@@ -35,18 +35,25 @@ func (c whoamiCommand) Run(ctx context.Context, to *streams) error {
 	if err != nil {
 		return err
 	}
+	certificate, err := client.ReadCertificate(client.Files{Certificate: c.Cert, Key: c.Key})
+	if err != nil {
+		return err
+	}
 	ahead := time.Until(server).Round(time.Second)
 	if c.JSON {
 		return json.NewEncoder(to.out).Encode(struct {
 			client.Identity
+			RenewTime  time.Time `json:"certificate_renew_time"`
 			ServerTime time.Time `json:"server_time"`
-		}{identity, server})
+		}{identity, certificate.RenewTime, server})
 	}
 	table := tabwriter.NewWriter(to.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "user\t%s@%s\n", identity.Login, identity.Tenant)
 	fmt.Fprintf(table, "agent\t%s\n", identity.Agent)
 	fmt.Fprintf(table, "identity\t%s\n", identity.SPIFFEID)
-	fmt.Fprintf(table, "certificate\t%s until %s\n", identity.CertificateSerial, identity.CertificateExpires.UTC().Format(time.RFC3339))
-	fmt.Fprintf(table, "broker's clock\t%s (%s from this machine's)\n", server.UTC().Format(time.RFC3339), ahead)
+	fmt.Fprintf(table, "certificate\t%s until %s, to be renewed at %s\n", identity.CertificateSerial, stamp(identity.CertificateExpires), stamp(certificate.RenewTime))
+	fmt.Fprintf(table, "broker's clock\t%s (%s from this machine's)\n", stamp(server), ahead)
 	return table.Flush()
 }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
