@@ -28,7 +28,6 @@ const (
 	RevocationApplied Event = "revocation.applied"
 	RevocationFailed  Event = "revocation.failed"
 	RevocationExpired Event = "revocation.expired"
-	RevocationLifted  Event = "revocation.lifted"
 
 	AgentInvited       Event = "agent.invited"
 	AgentEnrolled      Event = "agent.enrolled"
@@ -80,8 +79,7 @@ var Events = []EventRow{
 	{RevocationCreated, "An operator cut a party off; it is in force in the broker from here on."},
 	{RevocationApplied, "The account denies what had been issued to the party."},
 	{RevocationFailed, "The account could not be told of a revocation; the broker tries again."},
-	{RevocationExpired, "The last credential that a revocation denied has expired, and the account's denial was removed."},
-	{RevocationLifted, "An operator took a revocation back."},
+	{RevocationExpired, "The last credential that a revocation concerned has expired, and the account's denial, if there was one, was removed."},
 
 	{AgentInvited, "An operator made a join token."},
 	{AgentEnrolled, "A new agent used its join token."},
