@@ -150,7 +150,7 @@ func startSTS(o Options) (*devsts.Server, server.AccountConfig, error) {
 	}
 	account := server.AccountConfig{
 		Method: o.Method, Region: "us-east-1", Endpoint: sts.URL(), Keys: aws.CredentialsProvider(user),
-		MinLifetime: shortest, MaxLifetime: max(o.Lifetime, shortest),
+		MinLifetime: shortest, MaxLifetime: max(o.Lifetime, shortest), Revocation: "apply",
 	}
 	if o.Method == "assume_role" {
 		account.RoleARN = "arn:aws:iam::" + devsts.DefaultAccountID + ":role/stoker"
