@@ -168,7 +168,8 @@ type JoinToken struct {
 type RevocationState string
 
 // The states of a revocation. A revocation that the broker alone enforces
-// (the account says nothing, or print) stays at RevocationLocal.
+// (the account says nothing, or print) stays at RevocationLocal until it
+// expires.
 const (
 	RevocationLocal   RevocationState = "local"
 	RevocationPending RevocationState = "pending"
