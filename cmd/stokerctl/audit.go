@@ -17,6 +17,7 @@ import (
 type auditCommands struct {
 	List   auditList   `cmd:"" help:"List records, oldest first. With -o json each is a line."`
 	Tail   auditTail   `cmd:"" help:"Print records as they are written, until interrupted. With -o json each is a line."`
+	Export auditExport `cmd:"" help:"Print all records, oldest first, each as a line of JSON."`
 	Whois  auditWhois  `cmd:"" help:"Say who a credential was issued to."`
 	Verify auditVerify `cmd:"" help:"Check every chain of the trail. Exits with 1 if one is not whole."`
 }
@@ -106,54 +107,10 @@ func (c *auditList) Run(a *api) error {
 	return a.read(r, a.printRecord)
 }
 
-type auditTail struct {
-	Since time.Duration `default:"1m" help:"How far back to begin."`
-	Every time.Duration `default:"2s" help:"How often to look."`
-	selection
-}
+type auditExport struct{ selection }
 
-// overlap is how far each look goes back behind the last record seen: another
-// replica's records may come in late, and its clock be behind.
-const overlap = 30 * time.Second
-
-func (c *auditTail) Run(a *api) error {
-	type place struct {
-		writer   string
-		sequence int64
-	}
-	seen := map[place]time.Time{}
-	since := time.Now().Add(-c.Since)
-	tick := time.NewTicker(max(c.Every, 100*time.Millisecond))
-	defer tick.Stop()
-	for {
-		r := c.request()
-		r.AfterTime = timestamppb.New(since)
-		err := a.read(r, func(record *stokerv1.AuditRecord) error {
-			at := place{record.GetWriter(), record.GetSequence()}
-			if _, old := seen[at]; old {
-				return nil
-			}
-			seen[at] = record.GetTime().AsTime()
-			if from := seen[at].Add(-overlap); from.After(since) {
-				since = from
-			}
-			return a.printRecord(record)
-		})
-		switch {
-		case a.ctx.Err() != nil:
-			return nil // interrupted, as intended
-		case err != nil && explain(err).code != exitUnavailable:
-			return err
-		case err != nil:
-			a.report(err)
-		}
-		maps.DeleteFunc(seen, func(_ place, t time.Time) bool { return t.Before(since) })
-		select {
-		case <-tick.C:
-		case <-a.ctx.Done():
-			return nil
-		}
-	}
+func (c *auditExport) Run(a *api) error {
+	return a.read(c.request(), func(r *stokerv1.AuditRecord) error { return a.line(r) })
 }
 
 type auditWhois struct {

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"io"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/stokerd/stoker/server/admintest"
 )
@@ -98,70 +96,6 @@ func TestPasswordPrompt(t *testing.T) {
 				t.Errorf("exit code %d: %s", code, problems)
 			}
 		})
-	}
-}
-
-// lines collects what is printed and tells of each line.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	more chan struct{}
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer func() {
-		select {
-		case l.more <- struct{}{}:
-		default:
-		}
-	}()
-	return l.text.Write(p)
-}
-
-func (l *lines) wait(t *testing.T, fragment string) {
-	t.Helper()
-	limit := time.NewTimer(10 * time.Second)
-	defer limit.Stop()
-	for {
-		l.mu.Lock()
-		found := strings.Contains(l.text.String(), fragment)
-		l.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-l.more:
-		case <-limit.C:
-			t.Fatalf("%q was not printed; this was:\n%s", fragment, l.text.String())
-		}
-	}
-}
-
-// Tail prints each record once, as it comes, until it is interrupted.
-func TestTail(t *testing.T) {
-	p := sit(t)
-	p.succeeds(t, "tenant", "create", "before")
-	ctx, interrupt := context.WithCancel(t.Context())
-	defer interrupt()
-	out := &lines{more: make(chan struct{}, 1)}
-	ended := make(chan int, 1)
-	go func() {
-		code, _ := p.types(ctx, "", out, "audit", "tail", "--every", "100ms", "--event", "admin.created")
-		ended <- code
-	}()
-	out.wait(t, "name=before")
-	p.succeeds(t, "tenant", "create", "after")
-	out.wait(t, "name=after")
-	p.succeeds(t, "tenant", "create", "later")
-	out.wait(t, "name=later")
-	interrupt()
-	if code := <-ended; code != exitDone {
-		t.Errorf("exit code %d after an interrupt", code)
-	}
-	if text := out.text.String(); strings.Count(text, "\n") != 3 {
-		t.Errorf("printed\n%s", text)
 	}
 }
 

@@ -69,6 +69,9 @@ type Broker struct {
 
 	tokens            *authn.Tokens
 	auditKey, pageKey secret.String
+	// serving starts the listener and gives what ends it; stop is that.
+	serving func(t testing.TB) (stop func())
+	stop    func()
 }
 
 // key draws 32 random bytes.
@@ -90,6 +93,7 @@ func Start(t testing.TB, o Options) *Broker {
 	} else {
 		shared := *b
 		b = &shared
+		b.Address = ""
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var err error
@@ -101,9 +105,10 @@ func Start(t testing.TB, o Options) *Broker {
 	}
 	followed := make(chan error, 1)
 	go func() { followed <- b.Directory.Run(ctx) }()
-	stop := b.serve(t, o, log)
+	b.serving = func(t testing.TB) func() { return b.serve(t, o, log) }
+	b.stop = b.serving(t)
 	t.Cleanup(func() {
-		stop()
+		b.stop()
 		if err := b.Trail.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -113,6 +118,14 @@ func Start(t testing.TB, o Options) *Broker {
 		}
 	})
 	return b
+}
+
+// Restart ends the services as a stopping broker does, and starts them again at
+// the same address.
+func (b *Broker) Restart(t testing.TB) {
+	t.Helper()
+	b.stop()
+	b.stop = b.serving(t)
 }
 
 func fresh(t testing.TB, log *slog.Logger) *Broker {
@@ -191,7 +204,10 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if b.Address == "" {
+		b.Address = "127.0.0.1:0"
+	}
+	listener, err := net.Listen("tcp", b.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +218,10 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	b.Address = listener.Addr().String()
 	return func() {
 		close(stopping)
-		server.Stop()
+		// Calls that last end by themselves now, if their callers read.
+		limit := time.AfterFunc(time.Second, server.Stop)
+		defer limit.Stop()
+		server.GracefulStop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
