@@ -262,8 +262,12 @@ func (s *Server) openStreams(context.Context) (err error) {
 		return err
 	}
 	s.directory.Observe(s.streams.Changed)
-	// A new revocation list is no change of the directory's.
-	s.reloader.Observe(s.streams.Recheck)
+	// A new revocation list is no change of the directory's. The leases come
+	// first here too.
+	s.reloader.Observe(func() {
+		s.leases.Recheck()
+		s.streams.Recheck()
+	})
 	return nil
 }
 
