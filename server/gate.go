@@ -12,6 +12,7 @@ import (
 
 	"github.com/stokerd/stoker/server/internal/apierr"
 	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
 
@@ -58,6 +59,9 @@ func identifyPeer(ctx context.Context, trustDomain string) (authn.Peer, error) {
 		return authn.Peer{}, reason.New(reason.CertificateRequired, "present a client certificate")
 	}
 	caller, err := authn.Identify(trustDomain, tls.State.VerifiedChains[0][0])
+	if err == nil {
+		caller.Certificate.Vouchers = pki.Vouchers(tls.State.VerifiedChains)
+	}
 	caller.Address, caller.RequestID = from.Addr.String(), apierr.RequestID(ctx)
 	return caller, err
 }

@@ -59,9 +59,11 @@ type Trail interface {
 	Append(ctx context.Context, record storage.AuditRecord, fence int64) (storage.AuditRecord, error)
 }
 
-// RevocationList is the revocation list of the provider's own authority.
+// RevocationList is what the provider's own PKI says of certificates now.
 type RevocationList interface {
 	Revoked(serial string) bool
+	// Vouched says whether the authorities of a certificate are still trusted.
+	Vouched(vouchers string) bool
 }
 
 // Config says what an Authenticator needs. All but RevocationList, Operators,
@@ -295,6 +297,9 @@ func (a *Authenticator) checkCertificate(c Certificate) error {
 	why, revoked := a.cfg.Directory.CertificateRevoked(c.Serial)
 	if !revoked && a.cfg.RevocationList != nil && a.cfg.RevocationList.Revoked(c.Serial) {
 		why, revoked = "revocation list", true
+	}
+	if !revoked && c.Vouchers != "" && a.cfg.RevocationList != nil && !a.cfg.RevocationList.Vouched(c.Vouchers) {
+		why, revoked = "its authority is not trusted any more", true
 	}
 	if revoked {
 		err := reason.New(reason.CertificateRevoked, "the certificate was revoked; enroll again")

@@ -53,7 +53,8 @@ var (
 // list is a revocation list.
 type list map[string]bool
 
-func (l list) Revoked(serial string) bool { return l[serial] }
+func (l list) Revoked(serial string) bool   { return l[serial] }
+func (l list) Vouched(vouchers string) bool { return !l[vouchers] }
 
 // Every way in which a principal ceases to be good, with its reason: for an
 // open stream, which asks Check, and for the next call.
@@ -427,4 +428,28 @@ func TestDecidingEnds(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whose authority is dropped is refused from then on; who came without a
+// handshake, as a token that is introspected, is not asked for one.
+func TestAuthorityNotTrustedAnyMore(t *testing.T) {
+	dropped := list{}
+	s := newSite(t, func(cfg *Config) { cfg.RevocationList = dropped })
+	peer := s.agent("acme", "nas-1")
+	peer.Certificate.Vouchers = "authority/1"
+	session := s.session(peer)
+	p, err := s.Authenticate(t.Context(), peer, getCredentials, bearer(session.Token))
+	if err != nil || s.Check(p) != nil {
+		t.Fatal(err)
+	}
+	dropped["authority/1"], dropped[""] = true, true
+	if err := s.Check(p); !reason.Is(err, reason.CertificateRevoked) {
+		t.Errorf("Check: %v", err)
+	}
+	if _, err := s.Authenticate(t.Context(), peer, getCredentials, bearer(session.Token)); !reason.Is(err, reason.CertificateRevoked) {
+		t.Errorf("the next call: %v", err)
+	}
+	if _, err := s.Introspect(t.Context(), session.Token); err != nil {
+		t.Errorf("Introspect: %v", err)
+	}
 }

@@ -26,6 +26,10 @@ type Certificate struct {
 	// certificate, both in lower-case hexadecimal.
 	Serial, Thumbprint  string
 	NotBefore, NotAfter time.Time
+	// Vouchers names the authorities that the certificate was verified by, see
+	// pki.Vouchers. Empty where the certificate itself was not seen: they are
+	// not asked about then.
+	Vouchers string
 }
 
 // Peer is the party at the other end of a connection, as its certificate names

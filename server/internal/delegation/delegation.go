@@ -89,7 +89,9 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 	rec.TenantID, rec.GrantID = tenant.ID, grant.ID
 	holder := lease.Holder{
 		TenantID: tenant.ID, Tenant: tenant.Name, Actor: p.Certificate.ID, Peer: p.Address,
-		Certificate: lease.Certificate{Serial: p.Certificate.Serial, Thumbprint: p.Certificate.Thumbprint, NotAfter: p.Certificate.NotAfter},
+		Certificate: lease.Certificate{
+			Serial: p.Certificate.Serial, Thumbprint: p.Certificate.Thumbprint, NotAfter: p.Certificate.NotAfter, Vouchers: p.Certificate.Vouchers,
+		},
 	}
 	for {
 		// Read before the credential is asked for: if anything changes after

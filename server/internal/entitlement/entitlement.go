@@ -76,6 +76,7 @@ func principal(h lease.Holder) (authn.Principal, error) {
 		Peer: authn.Peer{
 			Certificate: authn.Certificate{
 				ID: h.Actor, Serial: h.Certificate.Serial, Thumbprint: h.Certificate.Thumbprint, NotAfter: h.Certificate.NotAfter,
+				Vouchers: h.Certificate.Vouchers,
 			},
 			Address: h.Peer,
 		},

@@ -14,6 +14,9 @@ import (
 type Certificate struct {
 	// Serial and Thumbprint are lower-case hexadecimal.
 	Serial, Thumbprint string
+	// Vouchers names the authorities that it was verified by; this package only
+	// passes it on to the Authority.
+	Vouchers string
 	// NotAfter bounds every credential given to the holder. A holder without
 	// it is given none.
 	NotAfter time.Time

@@ -113,6 +113,7 @@ type trustPart struct {
 	authority   *Authority
 
 	pool    *x509.CertPool
+	anchors map[string]struct{}
 	revoked revocations
 	expires time.Time
 	pending bool
@@ -163,9 +164,10 @@ func (p *trustPart) read(now time.Time) (bool, error) {
 			return false, fmt.Errorf("%s: %w", p.crl.path, err)
 		}
 	}
-	p.pool = x509.NewCertPool()
+	p.pool, p.anchors = x509.NewCertPool(), make(map[string]struct{}, len(authorities))
 	for _, authority := range authorities {
 		p.pool.AddCert(authority)
+		p.anchors[anchor(authority)] = struct{}{}
 	}
 	p.revoked, p.expires, p.pending = revoked, earliest(authorities), false
 	return true, nil

@@ -66,6 +66,7 @@ type Reloader struct {
 type material struct {
 	mutual, serverOnly *tls.Config
 	revoked            map[string]struct{}
+	anchors            map[string]struct{} // the trusted authorities, see anchor
 }
 
 // Status says how one of the parts stands.
@@ -256,7 +257,7 @@ func (r *Reloader) assemble() *material {
 	mutual.ClientCAs = r.trust.pool
 	mutual.VerifyConnection = r.verifyConnection
 	serverOnly.Certificates = []tls.Certificate{withAuthority(r.server.certificate, r.cfg.Authority)}
-	return &material{mutual: mutual, serverOnly: serverOnly, revoked: r.trust.revoked.serials}
+	return &material{mutual: mutual, serverOnly: serverOnly, revoked: r.trust.revoked.serials, anchors: r.trust.anchors}
 }
 
 // verifyConnection refuses a peer none of whose verified chains is free of

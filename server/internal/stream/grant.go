@@ -41,6 +41,7 @@ func HolderOf(p authn.Principal) lease.Holder {
 			Serial:     p.Certificate.Serial,
 			Thumbprint: p.Certificate.Thumbprint,
 			NotAfter:   p.Certificate.NotAfter,
+			Vouchers:   p.Certificate.Vouchers,
 		},
 		Actor: p.Certificate.ID,
 		Peer:  p.Address,
