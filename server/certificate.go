@@ -115,10 +115,20 @@ func recordLocally(ctx context.Context, store storage.Store, sealer *pki.Sealer,
 
 // openStorage opens the backend that the configuration names.
 func openStorage(ctx context.Context, c StorageConfig, log *slog.Logger) (storage.Store, error) {
+	// A backend that could not be opened must not become an interface that
+	// holds nothing and is not nil.
 	if c.Postgres != "" {
-		return postgres.Open(ctx, c.Postgres, log)
+		store, err := postgres.Open(ctx, c.Postgres, log)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
 	}
-	return sqlite.Open(ctx, c.SQLite, log)
+	store, err := sqlite.Open(ctx, c.SQLite, log)
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
 }
 
 // openSink opens the second place that audit records go to, if there is one.
