@@ -13,6 +13,9 @@ type serveCommand struct {
 }
 
 func (c *serveCommand) Run(ctx context.Context) error {
+	if err := forbidCoreDumps(); err != nil {
+		return err
+	}
 	config, err := server.Load(c.Config)
 	if err != nil {
 		return err
