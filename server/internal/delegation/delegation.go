@@ -19,6 +19,10 @@ import (
 // maxPurpose bounds a purpose, in characters.
 const maxPurpose = 256
 
+// appends bounds how often one issue is recorded anew because the change feed
+// moved on meanwhile.
+const appends = 8
+
 // Directory finds tenants and grants.
 type Directory interface {
 	Sequence() int64
@@ -93,7 +97,7 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 			Serial: p.Certificate.Serial, Thumbprint: p.Certificate.Thumbprint, NotAfter: p.Certificate.NotAfter, Vouchers: p.Certificate.Vouchers,
 		},
 	}
-	for {
+	for range appends {
 		// Read before the credential is asked for: if anything changes after
 		// that, the record fails and the entitlement is looked at again.
 		fence := c.Directory.Sequence()
@@ -101,9 +105,10 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 		if err != nil {
 			return lease.Credential{}, c.refused(ctx, rec, err)
 		}
-		rec.CredentialID, rec.AccessKeyID, rec.SessionName = credential.ID, credential.AccessKeyID, credential.SessionName
-		rec.PolicyHash, rec.Expires = credential.PolicyHash, credential.Expires
-		_, err = c.Trail.Append(ctx, rec, fence)
+		issued := rec
+		issued.CredentialID, issued.AccessKeyID, issued.SessionName = credential.ID, credential.AccessKeyID, credential.SessionName
+		issued.PolicyHash, issued.Expires = credential.PolicyHash, credential.Expires
+		_, err = c.Trail.Append(ctx, issued, fence)
 		if err == nil {
 			return credential, nil
 		}
@@ -114,6 +119,7 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 			return lease.Credential{}, err
 		}
 	}
+	return lease.Credential{}, reason.New(reason.StorageUnavailable, "changes come faster than a credential can be recorded; try again").After(time.Second)
 }
 
 // find looks the grant up and asks whether the service may use it. A service
