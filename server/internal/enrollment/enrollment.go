@@ -6,7 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
-	"net"
+	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -262,11 +262,21 @@ func errUsed(at time.Time) error {
 	return reason.New(reason.JoinTokenUsed, "the join token was used at %s; ask for a new one, and find out by whom", at.UTC().Format(time.RFC3339))
 }
 
-// host is the address without the port, which changes with each connection.
+// host is what counts as one address: the peer without its port, which changes
+// with each connection, and of IPv6 the network of 64 bits, which whoever has
+// one address of it has whole.
 func host(peer string) string {
-	h, _, err := net.SplitHostPort(peer)
+	ap, err := netip.ParseAddrPort(peer)
 	if err != nil {
 		return peer
 	}
-	return h
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	network, err := ip.Prefix(64)
+	if err != nil {
+		return ip.String()
+	}
+	return network.String()
 }

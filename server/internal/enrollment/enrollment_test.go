@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -395,6 +396,20 @@ func TestLimits(t *testing.T) {
 	}
 	if _, err := b.desk.Enroll(t.Context(), b.invite(t, nil), request(t), "198.51.100.9:1", "r"); err != nil {
 		t.Errorf("another address is limited too: %v", err)
+	}
+	// Of IPv6 whoever has one address has a whole network of them.
+	limited = 0
+	for i := range 30 {
+		_, err := b.desk.Enroll(t.Context(), garbage, request(t), fmt.Sprintf("[2001:db8:0:1::%x]:4711", i), "r")
+		if reason.Is(err, reason.RateLimited) {
+			limited++
+		}
+	}
+	if limited == 0 {
+		t.Error("an IPv6 network may ask without limit")
+	}
+	if _, err := b.desk.Enroll(t.Context(), garbage, request(t), "[2001:db8:0:2::1]:4711", "r"); reason.Is(err, reason.RateLimited) {
+		t.Errorf("another network is limited too: %v", err)
 	}
 	p := authn.Principal{Peer: authn.Peer{Kind: authn.Agent, Tenant: "acme", Agent: "laptop"}, TenantID: b.tenant.ID, AgentID: b.agent.ID}
 	var last error
