@@ -11,7 +11,7 @@ import (
 )
 
 // simulated is how many documents the independent evaluator checks.
-const simulated = 300
+const simulated = 150
 
 // asAWS is a session's request as AWS sees it.
 func (s session) asAWS(thorough bool) iamsimulate.Request {
