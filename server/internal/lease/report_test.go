@@ -40,6 +40,35 @@ func TestRefusedByS3(t *testing.T) {
 	})
 }
 
+// A report that comes before the history has confirmed what the agent holds is
+// no less true: an agent that was told by S3 while the broker was away reports
+// with its first message, and a restart has many look-ups before its own.
+func TestRefusedBeforeTheLookUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		a := w.subscribe(1)
+		after(time.Minute)
+		held := &Held{ID: a.credential().ID, Expires: a.credential().Expires}
+		w.trail.set(func(f *fakeTrail) { f.slow = 5 * time.Second })
+		w.restart()
+		b := w.subscribeAs(1, holder(1), "g1", held)
+		if err := b.sub.Refused(held.ID, "InvalidAccessKeyId"); err != nil {
+			t.Fatal(err)
+		}
+		after(30 * time.Second)
+		b.want(1, 0, 0)
+		if c := b.credential(); c.ID == held.ID {
+			t.Error("it was given what S3 refuses")
+		}
+		if s := w.m.Stats(); s.Resumed != 0 || s.Dry != 0 {
+			t.Errorf("the state is %+v", s)
+		}
+		wantReason(t, b.sub.Refused(b.credential().ID, ""), reason.ReportTooFrequent)
+		// Another's id is not believed.
+		c := w.subscribeAs(2, holder(2), "g1", held)
+		wantReason(t, c.sub.Refused("00000000-0000-7000-8000-000000000000", ""), reason.CredentialUnknown)
+	})
+}
+
 // Reporting in a loop, on many streams and across reconnects, costs one call a
 // minute.
 func TestReportLoop(t *testing.T) {

@@ -155,15 +155,28 @@ func (s *Subscription) Acknowledge(credentialID string) {
 // that S3 gave, which may be empty. The credential is then replaced, at most once each Config.ReportInterval: REPORT_TOO_FREQUENT says
 // when the next report may come. CREDENTIAL_UNKNOWN: the subscriber was not
 // given it. A report of the credential before the present one is accepted and
-// changes nothing.
+// changes nothing; one of a held credential that is still being looked up keeps
+// it from being resumed.
 func (s *Subscription) Refused(credentialID, code string) error {
 	l, m := s.lease, s.manager
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	unconfirmed := s.held != nil && s.held.ID == credentialID
+	err := m.refusedByS3(l, s, credentialID, code)
+	l.mu.Unlock()
+	if unconfirmed && err == nil {
+		m.review(l, s)
+	}
+	return err
+}
+
+// refusedByS3 takes a report. The lease is locked.
+func (m *Manager) refusedByS3(l *lease, s *Subscription, credentialID, code string) error {
 	now := m.clock.now()
+	unconfirmed := s.held != nil && s.held.ID == credentialID
 	switch {
 	case s.closed || credentialID == "":
 		return errUnknownCredential()
+	case unconfirmed:
 	case credentialID == l.previous:
 		return nil
 	case l.cur == nil || s.have != credentialID || l.cur.ID != credentialID:
@@ -172,8 +185,16 @@ func (s *Subscription) Refused(credentialID, code string) error {
 	if wait := m.cfg.ReportInterval - now.since(l.reportedAt); l.reportedAt > 0 && wait > 0 {
 		return reason.New(reason.ReportTooFrequent, "a refused credential was replaced a moment ago; wait before reporting another").After(wait)
 	}
-	l.reportedAt, l.rejected = now, true
+	l.reportedAt = now
 	m.count.rejected.Add(1)
+	if unconfirmed {
+		// What the history would say does not matter any more: the subscriber
+		// gets what it would get if it held nothing. There is no record, since
+		// nothing is known of the credential.
+		s.held, s.looking = nil, false
+		return nil
+	}
+	l.rejected = true
 	m.recordRejection(l, s, code)
 	m.settle(l)
 	return nil
