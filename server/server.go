@@ -7,9 +7,9 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
@@ -36,6 +36,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/serviceapi"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
+	"github.com/stokerd/stoker/server/internal/tracing"
 	"github.com/stokerd/stoker/server/internal/watch"
 )
 
@@ -43,6 +44,8 @@ import (
 type Server struct {
 	config Config
 	log    *slog.Logger
+
+	tracing *tracing.Tracing // nil: off
 
 	store     storage.Store
 	sink      *audit.File
@@ -95,7 +98,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error)
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openState, s.openIdentity, s.openIssuing, s.openStreams, s.openRevocation, s.openEndpoints,
+		s.openTracing, s.openState, s.openIdentity, s.openIssuing, s.openStreams, s.openRevocation, s.openEndpoints,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -181,9 +184,15 @@ func (s *Server) openIdentity(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// SQLite has one writer, this process.
+	var fresh func(context.Context) error
+	if s.config.Storage.Postgres != "" {
+		fresh = s.directory.Sync
+	}
 	s.who, err = authn.New(authn.Config{
+		Fresh:       fresh,
 		TrustDomain: s.config.TrustDomain, Directory: s.directory, Users: s.store, Sessions: s.store,
-		Tokens: tokens, Passwords: s.passwords, Trail: s.trail, RevocationList: s.reloader,
+		Tokens: tokens, Passwords: s.passwords, Trail: s.tracing.Trail(s.trail), RevocationList: s.reloader,
 		Operators: operators, Services: services, SessionLifetime: s.config.Sessions.Lifetime, Log: s.log,
 	})
 	return err
@@ -209,7 +218,7 @@ func (s *Server) openIssuing(ctx context.Context) error {
 		}
 		account := sts.Account()
 		made := lease.Account{
-			Issuer: sts, Rate: a.Rate, MinLifetime: account.MinLifetime, MaxLifetime: account.MaxLifetime,
+			Issuer: s.tracing.Issuer(sts, account), Rate: a.Rate, MinLifetime: account.MinLifetime, MaxLifetime: account.MaxLifetime,
 		}
 		if a.Issuer != nil {
 			made.Issuer = a.Issuer
@@ -222,7 +231,8 @@ func (s *Server) openIssuing(ctx context.Context) error {
 	rights := entitlement.New(s.directory, s.who)
 	var err error
 	s.leases, err = lease.New(lease.Config{
-		Accounts: accounts, Authority: rights, Trail: s.trail, History: s.store, Log: s.log, Observer: s.metrics,
+		Accounts: accounts, Authority: rights, Trail: s.tracing.Trail(s.trail), History: s.store, Log: s.log,
+		Observer: s.metrics, Tracer: s.tracing.Leases(),
 	})
 	if err != nil {
 		return err
@@ -273,21 +283,22 @@ func (s *Server) openStreams(context.Context) (err error) {
 
 // openEndpoints registers the services and opens the listeners.
 func (s *Server) openEndpoints(ctx context.Context) error {
-	calls := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram())
+	calls := newCallMetrics()
 	s.registry.MustRegister(calls, s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	desk := enrollment.New(enrollment.Config{
 		Authority: s.signer(), Directory: s.directory, Tokens: s.store, Certificates: s.store, Trail: s.trail,
 		Lifetime: s.certificateLifetime(), Log: s.log,
 	})
-	exempt := endless{}
-	s.main.server = grpc.NewServer(append(mainTransport(credentials.NewTLS(s.reloader.Mutual()), exempt),
-		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who)))...)...)
+	exempt, methods := endless{}, served{}
+	s.main.server = grpc.NewServer(slices.Concat(mainTransport(credentials.NewTLS(s.reloader.Mutual()), exempt), s.traces(methods),
+		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who))))...)
 	if err := s.registerMain(desk); err != nil {
 		return err
 	}
 	exempt.add(s.main.server)
-	calls.InitializeMetrics(s.main.server)
+	methods.add(s.main.server)
+	calls.add(s.main.server)
 	var err error
 	if s.main.listener, err = listen(ctx, s.config.Listen, s.config.mainLimits(), s.log); err != nil {
 		return err
@@ -296,6 +307,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 		s.enroll.server = grpc.NewServer(append(enrollTransport(credentials.NewTLS(s.reloader.ServerOnly())),
 			chain(layers(s.log, calls, newcomers))...)...)
 		agentapi.RegisterEnrollment(s.enroll.server, desk)
+		calls.add(s.enroll.server)
 		if s.enroll.listener, err = listen(ctx, e.Listen, enrollLimits(), s.log); err != nil {
 			return err
 		}
@@ -323,7 +335,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	stokerv1.RegisterSessionServiceServer(s.main.server, sessions)
 	agentapi.RegisterEnrollment(s.main.server, desk)
 	serviceapi.Register(s.main.server, delegation.New(delegation.Config{
-		Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.trail, Log: s.log,
+		Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.tracing.Trail(s.trail), Log: s.log,
 	}), s.who)
 	accounts := make(map[string]adminapi.AccountLimits, len(s.issuers))
 	for name, sts := range s.issuers {

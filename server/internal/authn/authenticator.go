@@ -69,13 +69,19 @@ type RevocationList interface {
 // Config says what an Authenticator needs. All but RevocationList, Operators,
 // Services, SessionLifetime and Log is required.
 type Config struct {
-	TrustDomain    string
-	Directory      Directory
-	Users          Users
-	Sessions       Sessions
-	Tokens         *Tokens
-	Passwords      *Passwords
-	Trail          Trail
+	TrustDomain string
+	Directory   Directory
+	Users       Users
+	Sessions    Sessions
+	Tokens      *Tokens
+	Passwords   *Passwords
+	Trail       Trail
+	// Fresh returns once the directory is known to hold all that was
+	// committed before the call, by any replica; it is asked for each access
+	// token, so that what one replica has acknowledged holds for every call
+	// that begins on another after that. Nil: this process alone writes, and
+	// the directory always is.
+	Fresh          func(ctx context.Context) error
 	RevocationList RevocationList
 	// Operators and Services are those that the configuration knows, by the
 	// name in their certificate.
@@ -124,6 +130,9 @@ func New(cfg Config) (*Authenticator, error) {
 				problems = append(problems, fmt.Errorf("service %q: %q is no tenant's name, nor *", name, tenant))
 			}
 		}
+	}
+	if cfg.Fresh == nil {
+		cfg.Fresh = func(context.Context) error { return nil }
 	}
 	if cfg.SessionLifetime <= 0 {
 		cfg.SessionLifetime = DefaultSessionLifetime

@@ -236,6 +236,37 @@ func TestPartiesMadeOnAnotherReplica(t *testing.T) {
 	}
 }
 
+// A token is checked against what every replica knew when the call began; if
+// that cannot be known, nobody is let in.
+func TestTokensAreCheckedAgainstTheLatest(t *testing.T) {
+	s := newSite(t, func(c *Config) { c.Fresh = c.Directory.Sync })
+	peer := s.agent("acme", "nas-1")
+	session := s.session(peer)
+	if _, err := s.Authenticate(t.Context(), peer, getSession, bearer(session.Token)); err != nil {
+		t.Fatal(err)
+	}
+	acme, _ := s.world.TenantByName("acme")
+	alice, _ := s.world.UserByLogin(acme.ID, "alice")
+	s.world.change(func() {
+		s.world.late = append(s.world.late, func() {
+			u := s.world.users[alice.ID]
+			u.Disabled = true
+			s.world.users[alice.ID] = u
+		})
+	})
+	if _, err := s.Authenticate(t.Context(), peer, getSession, bearer(session.Token)); !reason.Is(err, reason.UserDisabled) {
+		t.Errorf("disabled on another replica: %v", err)
+	}
+	synced := s.world.synced
+	if _, err := s.Authenticate(t.Context(), peer, getSession, bearer(secret.New("forged"))); err == nil || s.world.synced != synced {
+		t.Errorf("a forged token cost a look: %v", err)
+	}
+	s.world.change(func() { s.world.fail = storage.ErrUnavailable })
+	if _, err := s.Authenticate(t.Context(), peer, getSession, bearer(session.Token)); !reason.Is(err, reason.StorageUnavailable) {
+		t.Errorf("without storage: %v", err)
+	}
+}
+
 // What a caller sends where no login is asked for is not looked at: tools send
 // the same metadata with reflection, and a health check must not cost a hash.
 func TestLoginIsIgnoredWhereNoneIsNeeded(t *testing.T) {

@@ -97,6 +97,10 @@ func (a *Authenticator) resume(ctx context.Context, p Principal, token secret.St
 	found, err := a.cfg.Tokens.verify(ctx, token)
 	resumed := p
 	if err == nil {
+		// After the signature: a forged token costs no look.
+		if err := a.cfg.Fresh(ctx); err != nil {
+			return Principal{}, errStorage(err)
+		}
 		resumed, err = a.match(p, found)
 	}
 	if err != nil {
