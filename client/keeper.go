@@ -79,6 +79,7 @@ func (k *keeper) run(ctx context.Context) {
 		timer := time.NewTimer(k.wait())
 		select {
 		case <-timer.C:
+		case <-k.source.welcomed: // perhaps with an older certificate than the files have by now
 		case <-k.source.nudge:
 			k.retry, k.again = time.Time{}, time.Time{}
 		case <-ctx.Done():

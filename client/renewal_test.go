@@ -114,6 +114,33 @@ func TestCertificateRenewals(t *testing.T) {
 	})
 }
 
+// A certificate that was renewed while the source was logging in with the old one
+// is moved to as soon as there is a stream.
+func TestRenewalBeforeTheWelcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := inMemory(t)
+		files, _ := enroll(t, broker)
+		clienttest.Files{Cert: files.Certificate, Key: files.Key}.WriteCertificate(t, broker.AgentCertificate(clienttest.AgentID, time.Minute))
+		config := kept(broker, files)
+		config.Renew = true
+		typed := make(chan struct{})
+		config.Password = func(context.Context) (string, error) {
+			<-typed
+			return broker.Password(), nil
+		}
+		source := start(t, config)
+		synctest.Wait()
+		if got := broker.SignedCertificates(); got != 2 {
+			t.Fatalf("%d certificates signed", got)
+		}
+		close(typed)
+		synctest.Wait()
+		if status := source.Status(); !status.Connected || status.Identity.CertificateSerial != status.Certificate.Serial || broker.Logins() != 2 {
+			t.Errorf("status %+v after %d logins", status, broker.Logins())
+		}
+	})
+}
+
 // Each key is a new one, and only one is left.
 func TestRenewalMakesANewKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -23,7 +23,8 @@ type Source struct {
 	parts   sync.WaitGroup // the source's goroutines: run, and the keeper's if there is one
 	updated chan struct{}
 	reports chan struct{} // wakes the stream: there is something to report
-	nudge   chan struct{} // wakes the keeper
+	// These wake the keeper: it is asked to look, or there is a new stream.
+	nudge, welcomed chan struct{}
 
 	// turn is held while the state changes and the watchers are told of it, so
 	// that they see every change once and in order. It is taken before mu.
@@ -82,6 +83,7 @@ func newSource(config Config) *Source {
 		updated:  make(chan struct{}, 1),
 		reports:  make(chan struct{}, 1),
 		nudge:    make(chan struct{}, 1),
+		welcomed: make(chan struct{}, 1),
 		clock:    newClock(),
 		supplies: make(map[string]*supply),
 		changed:  make(chan struct{}),

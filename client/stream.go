@@ -271,6 +271,7 @@ func (c *conversation) welcome(m *stokerv1.Welcome) *Error {
 		event := s.standing
 		return &event
 	})
+	wake(s.welcomed)
 	s.mu.RLock()
 	skew := s.clock.skew()
 	s.mu.RUnlock()
