@@ -61,7 +61,6 @@ var expected = map[string]string{
 
 	"/stoker.v1.FleetService/ListStreams":     "vox",
 	"/stoker.v1.FleetService/WatchEvents":     "vox",
-	"/stoker.v1.FleetService/WatchEvents":     "vox",
 	"/stoker.v1.FleetService/Revoke":          "ox",
 	"/stoker.v1.FleetService/ListRevocations": "vox",
 
