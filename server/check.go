@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -64,6 +65,7 @@ func (c *Config) check(wrong report) {
 	checkDuration(wrong, "drain", c.Drain, time.Second, 10*time.Minute)
 	checkOneOf(wrong, "log.level", c.Log.Level, "", "debug", "info", "warn", "error")
 	checkOneOf(wrong, "log.format", c.Log.Format, "", "json", "text")
+	c.Tracing.check(wrong)
 }
 
 func (c *Config) checkTLS(wrong report) {
@@ -85,6 +87,23 @@ func (c *Config) checkTLS(wrong report) {
 	}
 	if c.Enrollment != nil {
 		wrong("enrollment", "needs the built-in authority; leave tls out, or enroll agents with your own PKI")
+	}
+}
+
+func (c TracingConfig) check(wrong report) {
+	if c == (TracingConfig{}) {
+		return
+	}
+	u, err := url.Parse(c.Endpoint)
+	switch {
+	case c.Endpoint == "":
+		wrong("tracing.endpoint", "is missing; give the collector's URL, such as https://collector.example.com:4317, or leave tracing out")
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "":
+		// The text may hold a password.
+		wrong("tracing.endpoint", "is no URL such as https://collector.example.com:4317")
+	}
+	if !(c.Sample >= 0 && c.Sample <= 1) {
+		wrong("tracing.sample", "want a number over 0 and at most 1")
 	}
 }
 

@@ -61,6 +61,9 @@ type Config struct {
 	Drain time.Duration `yaml:"drain"`
 	// Log says what is logged, to standard error.
 	Log LogConfig `yaml:"log"`
+	// Tracing sends spans to an OpenTelemetry collector. Left out: there are
+	// none.
+	Tracing TracingConfig `yaml:"tracing"`
 }
 
 // TLSConfig names PEM files. The broker reads them again when they change.
@@ -161,6 +164,19 @@ type LogConfig struct {
 	Format string `yaml:"format"`
 }
 
+// TracingConfig says where spans go.
+type TracingConfig struct {
+	// Endpoint is the URL of a collector that takes OTLP over gRPC, such as
+	// https://collector.example.com:4317. http:// is without TLS. Headers and
+	// certificates for it come from the standard OTEL_EXPORTER_OTLP_*
+	// environment variables, attributes of all spans from
+	// OTEL_RESOURCE_ATTRIBUTES.
+	Endpoint string `yaml:"endpoint"`
+	// Sample is the part of the traces that is kept, over 0 and at most 1.
+	// Default 1.
+	Sample float64 `yaml:"sample"`
+}
+
 // Load reads a configuration file. It reports everything that is wrong with
 // the file at once, each with its place; nothing is opened yet.
 func Load(path string) (Config, error) {
@@ -190,6 +206,9 @@ func (c *Config) setDefaults() {
 	set(&c.Log.Level, "info")
 	set(&c.Log.Format, "json")
 	set(&c.Sessions.Lifetime, 12*time.Hour)
+	if c.Tracing.Endpoint != "" {
+		set(&c.Tracing.Sample, 1)
+	}
 	if c.Enrollment != nil {
 		e := *c.Enrollment
 		set(&e.CertificateLifetime, 720*time.Hour)

@@ -17,6 +17,8 @@ const (
 	// unaryGrace is how long calls other than streams get to end, once the
 	// streams are gone.
 	unaryGrace = time.Second
+	// tracingLimit bounds sending the last spans.
+	tracingLimit = 2 * time.Second
 	// closeLimit bounds flushing the audit trail at the end.
 	closeLimit = 10 * time.Second
 	// trimInterval is how often records past their retention are removed.
@@ -145,6 +147,7 @@ func (s *Server) close(ctx context.Context) error {
 	if s.opsAt != nil {
 		_ = s.opsAt.Close()
 	}
+	s.endTracing(ctx)
 	for _, sts := range s.issuers {
 		sts.Close()
 	}

@@ -54,6 +54,9 @@ func (c *conn) Send(m stream.Message) error {
 	return c.call.Send(response(c.call.Context(), m))
 }
 
+// Cause implements lease.Traced.
+func (c *conn) Cause() context.Context { return c.call.Context() }
+
 // Finish implements stream.Conn.
 func (c *conn) Finish(err error) {
 	ctx := c.call.Context()

@@ -198,8 +198,8 @@ func (m Method) maxLifetime() time.Duration {
 	return maxRoleLifetime
 }
 
-// operation is the STS call behind the method.
-func (m Method) operation() string {
+// Operation is the STS call behind the method.
+func (m Method) Operation() string {
 	if m == FederationToken {
 		return "GetFederationToken"
 	}

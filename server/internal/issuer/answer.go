@@ -50,7 +50,7 @@ func (s *STS) accept(a answer, issued time.Time, asked time.Duration) (Credentia
 	if p := a.problem(issued, asked, time.Now()); p != "" {
 		return Credential{}, &Error{
 			Kind: Transient, Code: CodeGarbled, HTTPStatus: 200, Message: p,
-			Account: s.account.Name, Operation: s.account.Method.operation(),
+			Account: s.account.Name, Operation: s.account.Method.Operation(),
 		}
 	}
 	c := a.credentials

@@ -49,7 +49,7 @@ func TestFaultsAreClassified(t *testing.T) {
 				if e.Kind != c.kind || e.Code != c.code || e.HTTPStatus != c.status || e.RetryAfter != c.after {
 					t.Errorf("got %+v", e)
 				}
-				if e.Account != "main" || e.Operation != m.operation() || e.Message == "" {
+				if e.Account != "main" || e.Operation != m.Operation() || e.Message == "" {
 					t.Errorf("got %+v", e)
 				}
 				if c.status >= 400 && !strings.Contains(e.Error(), "[request "+e.RequestID+"]") {

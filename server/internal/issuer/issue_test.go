@@ -38,7 +38,7 @@ func TestIssue(t *testing.T) {
 			}
 			got := f.Issued()[0]
 			want := devsts.Issued{
-				RequestID: got.RequestID, Action: method.operation(), AccessKeyID: c.AccessKeyID,
+				RequestID: got.RequestID, Action: method.Operation(), AccessKeyID: c.AccessKeyID,
 				Caller: "arn:aws:iam::000000000000:user/broker", ARN: got.ARN, Name: "acme.0198c2d07b1e", Policy: policy,
 				Tags:     []devsts.Tag{{Key: "tenant", Value: "acme"}, {Key: "agent", Value: "0198c2d0-7b1e-7cc4-9d5e-51d6f4a3c1aa"}},
 				IssuedAt: got.IssuedAt, Expires: c.Expires, PackedPolicySize: c.PackedPolicySize,

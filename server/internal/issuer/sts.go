@@ -107,7 +107,7 @@ func (s *STS) Account() Account { return s.account }
 // Issue makes one request to STS. It refuses a request outside the limits
 // without a call, and an implausible answer after it. Every error is a *Error.
 func (s *STS) Issue(ctx context.Context, r Request) (Credential, error) {
-	operation := s.account.Method.operation()
+	operation := s.account.Method.Operation()
 	if p := r.problem(s.account); p != "" {
 		return Credential{}, &Error{
 			Kind: Permanent, Code: CodeRefused, Message: p,

@@ -19,17 +19,22 @@ func (m *Manager) fly(l *lease, p plan) {
 	defer m.calls.Done()
 	defer m.land(p.account)
 	wall := m.clock.wall()
-	h, kind, wait, why := m.ask(p)
+	ctx, traced := m.trace(p)
+	h, kind, wait, why := m.ask(ctx, p)
 	if why != nil {
+		traced(why)
 		m.fail(l, p, why, kind, wait)
 		return
 	}
 	m.measure(p, wall, h)
 	if h.Expires.After(p.holder.Certificate.NotAfter) {
+		traced(errMoot)
 		m.discard(l, p, "the STS's clock is ahead, and the credential would outlive the certificate")
 		return
 	}
-	switch err := m.record(l, &p, h); {
+	err := m.record(ctx, l, &p, h)
+	traced(err)
+	switch {
 	case errors.Is(err, errMoot):
 		m.discard(l, p, "no longer allowed as it was asked for")
 	case err != nil:
@@ -49,8 +54,8 @@ func (m *Manager) land(a *account) {
 }
 
 // ask calls STS. It gives a holding, or why there is none.
-func (m *Manager) ask(p plan) (h *holding, kind issuer.Kind, wait time.Duration, why *reason.Error) {
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.CallTimeout)
+func (m *Manager) ask(ctx context.Context, p plan) (h *holding, kind issuer.Kind, wait time.Duration, why *reason.Error) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
 	defer cancel()
 	m.count.calls.Add(1)
 	began := m.clock.steady()

@@ -22,8 +22,9 @@ type Config struct {
 	Trail     Trail
 	History   History
 	Log       *slog.Logger
-	// Observer may be nil.
+	// Observer and Tracer may be nil.
 	Observer Observer
+	Tracer   Tracer
 	// Now is the wall clock. Default time.Now.
 	Now func() time.Time
 	// Linger is how long a lease outlives its last subscriber. Default 2m.

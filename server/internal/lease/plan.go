@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"fmt"
 	"math/big"
 	"time"
@@ -32,6 +33,10 @@ type plan struct {
 	// began and steady are when, on either clock.
 	began  instant
 	steady time.Time
+	// waited is how long the lease stood in the queue, causes has the calls
+	// that wait for it.
+	waited time.Duration
+	causes []context.Context
 	// down is set instead of all that where nothing can be issued for anybody.
 	down *reason.Error
 }
@@ -99,6 +104,7 @@ func (m *Manager) plan(l *lease, a *account, verdicts []verdict, down *reason.Er
 		return plan{}, false
 	}
 	p.id = id.String()
+	p.waited, p.causes = max(0, p.began.since(l.dueSince)), m.causes(l)
 	p.request.SessionName, p.request.Policy, p.request.Tags = sessionName(id), p.ent.Policy, tags(p.holder, l.key.grant)
 	return p, true
 }

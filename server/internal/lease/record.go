@@ -32,7 +32,7 @@ const appends = 8
 // record makes the credential durable in the audit trail, as of an
 // entitlement that holds at the moment of the commit. errMoot says that there
 // is none any more.
-func (m *Manager) record(l *lease, p *plan, h *holding) error {
+func (m *Manager) record(ctx context.Context, l *lease, p *plan, h *holding) error {
 	rec := base(p.holder, l.key.grant)
 	rec.Event = string(audit.CredentialIssued)
 	if p.renewal {
@@ -49,7 +49,7 @@ func (m *Manager) record(l *lease, p *plan, h *holding) error {
 	if h.packed > 0 {
 		rec.Detail[detailPacked] = strconv.Itoa(h.packed)
 	}
-	ctx, cancel := context.WithTimeout(m.ctx, m.cfg.AuditTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.AuditTimeout)
 	defer cancel()
 	for range appends {
 		// The entitlement that the call was made under is older than the call.

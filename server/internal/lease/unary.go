@@ -126,7 +126,7 @@ func (m *Manager) refuseCall(ctx context.Context, h Holder, grantID string, why 
 // await subscribes until there is a credential other than past, or a reason
 // why there is none.
 func (m *Manager) await(ctx context.Context, h Holder, grantID string, past *holding) (Credential, error) {
-	w := make(waiter, 1)
+	w := waiter{ctx, make(chan Event, 1)}
 	s := &Subscription{manager: m, holder: h, to: w, past: past, call: true}
 	m.attach(s, grantID)
 	defer s.Close()
@@ -134,7 +134,7 @@ func (m *Manager) await(ctx context.Context, h Holder, grantID string, past *hol
 	stopping := m.stopping
 	for {
 		select {
-		case e := <-w:
+		case e := <-w.events:
 			if e.Credential != nil {
 				return *e.Credential, nil
 			}
@@ -159,13 +159,19 @@ func (l *lease) inFlight() bool {
 }
 
 // waiter is the subscriber of one call: it keeps the first event that answers.
-type waiter chan Event
+type waiter struct {
+	ctx    context.Context // the call's
+	events chan Event
+}
+
+// Cause implements Traced.
+func (w waiter) Cause() context.Context { return w.ctx }
 
 // Deliver keeps the event. It is never that one credential was revoked: a call
 // has none before its answer.
 func (w waiter) Deliver(e Event) {
 	select {
-	case w <- e:
+	case w.events <- e:
 	default:
 	}
 }

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"unicode"
@@ -31,6 +32,15 @@ func (u *supply) Deliver(event lease.Event) {
 		s.outbox.file(u.entry, event)
 		s.start()
 	}
+}
+
+// Cause implements lease.Traced: it is the call's context, where the
+// connection tells it.
+func (u *supply) Cause() context.Context {
+	if c, ok := u.stream.conn.(lease.Traced); ok {
+		return c.Cause()
+	}
+	return context.Background()
 }
 
 // apply adds the grants and asks the leases for them.
