@@ -21,7 +21,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/brokertest"
 )
 
-// programs is where TestMain builds stokerd and stoker-agent.
+// programs is where TestMain builds stokerd, stokerctl and stoker-agent.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		programs = dir
-		if out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/stokerd", "../../cmd/stoker-agent").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/stokerd", "../../cmd/stokerctl", "../../cmd/stoker-agent").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
 			return 1
 		}
