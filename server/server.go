@@ -364,6 +364,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	s.metrics.Attach(metrics.Sources{
 		Leases: s.leases.Stats, Streams: s.streams.Stats, Passwords: s.passwords.Stats,
 		Certificates: s.reloader.Status, Trail: s.trail.Stats, Ready: s.ready.Problem, Connections: s.connections,
+		Revocations: s.directory.Revocations,
 	})
 	healthv1.RegisterHealthServer(s.main.server, s.ready.health)
 	reflection.Register(s.main.server)

@@ -10,6 +10,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
 )
 
@@ -24,6 +25,8 @@ type Sources struct {
 	Connections func() map[string]admission.Stats
 	// Ready is why the broker is not ready, or "".
 	Ready func() string
+	// Revocations are those that have not expired.
+	Revocations func() []storage.Revocation
 }
 
 // Metrics collects. Make it with New, give Called and Committed to the parts
@@ -130,6 +133,7 @@ var (
 	waiting      = gauge("stoker_audit_queue", "Audit records that wait for their commit.")
 	sinkBehind   = gauge("stoker_audit_export_behind", "Durable audit records that the export has not taken yet.")
 	sinkFailures = counter("stoker_audit_export_failures_total", "Attempts to write to the audit export that failed.")
+	revocations  = gauge("stoker_revocations", "Revocations whose credentials have not all expired, by how far their denial on AWS has come.", "state")
 	stsDown      = gauge("stoker_sts_down", "1 if nothing answers at the account's STS and only probes are made.", "account")
 )
 
@@ -142,7 +146,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []metric{
 		ready, leases, subscribed, dry, emptiest, credentials, failures, queued, lag, inFlight, budget,
 		streams, opened, ended, messages, connections, admitted, turnedAway, hashing, hashed, expires, stale,
-		records, waiting, sinkBehind, sinkFailures, stsDown,
+		records, waiting, sinkBehind, sinkFailures, stsDown, revocations,
 	} {
 		ch <- d.desc
 	}
@@ -195,12 +199,27 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		e.truth(stale, s.Err != nil, s.Name)
 	}
+	e.revocations(m.sources.Revocations())
 	trail := m.sources.Trail()
 	e.send(records, float64(trail.Records), "durable")
 	e.send(records, float64(trail.Failed), "failed")
 	e.send(waiting, float64(trail.Queued))
 	e.send(sinkBehind, float64(trail.Sink.Behind))
 	e.send(sinkFailures, float64(trail.Sink.Failures))
+}
+
+// revocations counts by state; a state without any has a zero, so that an
+// alert on it resolves.
+func (e emit) revocations(all []storage.Revocation) {
+	count := map[storage.RevocationState]int{
+		storage.RevocationLocal: 0, storage.RevocationPending: 0, storage.RevocationApplied: 0, storage.RevocationFailed: 0,
+	}
+	for _, r := range all {
+		count[r.State]++
+	}
+	for state, n := range count {
+		e.send(revocations, float64(n), string(state))
+	}
 }
 
 func (e emit) leases(s lease.Stats) {

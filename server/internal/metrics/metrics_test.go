@@ -18,6 +18,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/metrics"
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/stream"
 )
 
@@ -40,6 +41,9 @@ func full() *metrics.Metrics {
 		Certificates: func() []pki.Status { return []pki.Status{{Name: "server certificate", Expires: time.Unix(2e9, 0)}} },
 		Connections: func() map[string]admission.Stats {
 			return map[string]admission.Stats{"main": {Open: 5, Handshakes: 2, Admitted: 6, Refused: map[admission.Cause]int64{admission.CauseFull: 4}}}
+		},
+		Revocations: func() []storage.Revocation {
+			return []storage.Revocation{{State: storage.RevocationFailed}, {State: storage.RevocationLocal}, {State: storage.RevocationFailed}}
 		},
 		Trail: func() audit.Stats { return audit.Stats{Records: 11, Failed: 2, Queued: 1} },
 	})
@@ -98,6 +102,9 @@ func TestValues(t *testing.T) {
 		{"stoker_password_hashes_total", []string{"shed"}, 1},
 		{"stoker_certificate_expiry_seconds", []string{"server certificate"}, 2e9},
 		{"stoker_audit_records_total", []string{"failed"}, 2},
+		{"stoker_revocations", []string{"failed"}, 2},
+		{"stoker_revocations", []string{"local"}, 1},
+		{"stoker_revocations", []string{"pending"}, 0},
 	} {
 		if v := value(got[c.name], c.labels...); v != c.want {
 			t.Errorf("%s%v = %v, want %v", c.name, c.labels, v, c.want)
