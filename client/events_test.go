@@ -63,7 +63,7 @@ func TestWatch(t *testing.T) {
 		synctest.Wait()
 		source.Watch(late.add)
 		broker.Reconnect(time.Minute)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		want := []client.EventKind{
 			client.EventConnected, client.EventCredential, // the present
 			client.EventCredential, client.EventProblem, client.EventRevocation,
@@ -203,7 +203,7 @@ func TestGarbage(t *testing.T) {
 				broker := clienttest.New(t, clienttest.InMemory())
 				source := ready(t, broker)
 				broker.Send(message)
-				time.Sleep(20 * time.Second)
+				pass(20 * time.Second)
 				mustCredential(t, source, "photos")
 				if !source.Status().Connected {
 					t.Errorf("not connected: %v", source.Status().Err)
@@ -241,13 +241,13 @@ func TestCanary(t *testing.T) {
 		secrets := []string{"CANARY", c.SecretAccessKey, c.SessionToken}
 		broker.Push("photos", time.Hour)
 		broker.Drop()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		broker.SetPassword("CANARY-changed")
 		broker.EndSessions(client.ReasonPasswordChanged)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		broker.RefuseLogin(&client.Error{Reason: client.ReasonLoginRejected, Message: "no"})
 		broker.EndSessions(client.ReasonSessionEnded)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		encoded, err := json.Marshal(c)
 		if err != nil {
 			t.Fatal(err)

@@ -26,7 +26,7 @@ func TestSessionEnds(t *testing.T) {
 				broker := clienttest.New(t, clienttest.InMemory())
 				source := ready(t, broker)
 				for logins := 2; logins < 5; logins++ {
-					time.Sleep(2 * time.Hour)
+					pass(2 * time.Hour)
 					broker.Push("photos", 3*time.Hour)
 					synctest.Wait()
 					broker.EndSessions(reason)
@@ -52,7 +52,7 @@ func TestKeptTokenRefused(t *testing.T) {
 		source := ready(t, broker)
 		broker.Drop()
 		broker.EndSessions(client.ReasonSessionEnded)
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		if !source.Status().Connected || broker.Logins() != 2 {
 			t.Errorf("connected %v after %d logins", source.Status().Connected, broker.Logins())
 		}
@@ -64,9 +64,9 @@ func TestExpiredTokenIsNotSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory(), clienttest.WithSession(time.Hour))
 		source := ready(t, broker)
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		broker.Drop()
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		if !source.Status().Connected || broker.Logins() != 2 {
 			t.Errorf("connected %v after %d logins", source.Status().Connected, broker.Logins())
 		}
@@ -80,7 +80,7 @@ func TestFreshTokenRefused(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory())
 		broker.RefuseStreams(&client.Error{Reason: client.ReasonTokenInvalid, Message: "no"})
 		source := start(t, broker.Config())
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if got := broker.Logins(); got < 60 || got > 200 {
 			t.Errorf("%d logins in an hour", got)
 		}
@@ -103,13 +103,13 @@ func TestWrongPassword(t *testing.T) {
 		if err := source.Wait(t.Context()); !errors.As(err, &failed) || failed.Cause == nil || failed.Cause.Reason != client.ReasonLoginRejected || failed.Cause.Transient {
 			t.Fatalf("wait: %v", err)
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if got := broker.RefusedLogins(); got < 12 || got > 25 {
 			t.Errorf("%d logins in an hour", got)
 		}
 		// The provider sets the password that the agent has.
 		broker.SetPassword(right)
-		time.Sleep(6 * time.Minute)
+		pass(6 * time.Minute)
 		mustCredential(t, source, "photos")
 	})
 }
@@ -131,7 +131,7 @@ func TestRefusedAfterwards(t *testing.T) {
 			t.Errorf("tries again after %v", wait)
 		}
 		mustCredential(t, source, "photos")
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		wantState(t, source, "photos", client.ErrExpired, client.ReasonUserDisabled)
 	})
 }
@@ -147,12 +147,12 @@ func TestRetryInfo(t *testing.T) {
 		if status := source.Status(); !errors.As(status.Err, &failed) || !failed.Transient || failed.RetryAfter != 30*time.Second {
 			t.Fatalf("status %+v", status)
 		}
-		time.Sleep(30*time.Second - time.Nanosecond)
+		pass(30*time.Second - time.Nanosecond)
 		if got := broker.RefusedLogins(); got != 1 {
 			t.Fatalf("%d logins before the time", got)
 		}
 		broker.RefuseLogin(nil)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		mustCredential(t, source, "photos")
 	})
 }

@@ -16,6 +16,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// pass lets time pass, which inside testing/synctest takes none.
+func pass(d time.Duration) { <-time.After(d) }
+
 // start opens a source that ends with the test and logs to it.
 func start(t *testing.T, config client.Config) *client.Source {
 	t.Helper()

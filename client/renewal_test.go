@@ -169,7 +169,7 @@ func TestNoAuthority(t *testing.T) {
 		source, files, told := renewing(t, broker, 3*time.Hour)
 		broker.RefuseCertificates(&client.Error{Reason: client.ReasonNoAuthority, Message: "get it from your PKI"})
 		asked := broker.AskedCertificates()
-		time.Sleep(150 * time.Minute)
+		pass(150 * time.Minute)
 		if got := broker.AskedCertificates() - asked; got != 1 {
 			t.Errorf("asked %d times", got)
 		}
@@ -180,7 +180,7 @@ func TestNoAuthority(t *testing.T) {
 		before := told.count(client.EventCertificate)
 		other := broker.AgentCertificate(clienttest.AgentID, 4*time.Hour)
 		clienttest.Files{Cert: files.Certificate, Key: files.Key}.WriteCertificate(t, other)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		status = source.Status()
 		if !status.Connected || status.Identity.CertificateSerial != status.Certificate.Serial || status.CertificateErr != nil || broker.Logins() != 2 {
@@ -190,11 +190,11 @@ func TestNoAuthority(t *testing.T) {
 			t.Errorf("told %d times", got)
 		}
 		// It complains again before the end, and at it.
-		time.Sleep(225 * time.Minute)
+		pass(225 * time.Minute)
 		if err := source.Status().CertificateErr; err == nil || !strings.Contains(err.Error(), "ends soon") {
 			t.Errorf("before the end: %v", err)
 		}
-		time.Sleep(15 * time.Minute)
+		pass(15 * time.Minute)
 		if err := source.Status().CertificateErr; err == nil || !strings.Contains(err.Error(), "has ended") {
 			t.Errorf("at the end: %v", err)
 		}
@@ -222,7 +222,7 @@ func TestFilesOnly(t *testing.T) {
 			if logins == 4 {
 				source.CheckCertificate()
 			} else {
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 			}
 			synctest.Wait()
 			status := source.Status()
@@ -235,13 +235,13 @@ func TestFilesOnly(t *testing.T) {
 			if err := os.WriteFile(files.Certificate, []byte(garbage), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(2 * time.Minute)
+			pass(2 * time.Minute)
 			if status := source.Status(); !status.Connected || status.CertificateErr == nil || broker.Logins() != 4 {
 				t.Errorf("%q: status %+v", garbage, status)
 			}
 		}
 		write.WriteCertificate(t, broker.NewCertificate())
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		if status := source.Status(); !status.Connected || status.CertificateErr != nil || broker.Logins() != 5 || broker.AskedCertificates() != 1 {
 			t.Errorf("status %+v after %d logins", status, broker.Logins())
@@ -263,7 +263,7 @@ func TestNewCertificateRefused(t *testing.T) {
 		write := clienttest.Files{Cert: files.Certificate, Key: files.Key}
 		stays := func(why string) {
 			t.Helper()
-			time.Sleep(20 * time.Minute)
+			pass(20 * time.Minute)
 			status := source.Status()
 			if !status.Connected || status.Identity.CertificateSerial != first.Serial || status.CertificateErr == nil || !strings.Contains(status.CertificateErr.Error(), why) {
 				t.Errorf("status %+v", status)
@@ -279,7 +279,7 @@ func TestNewCertificateRefused(t *testing.T) {
 			t.Errorf("%d logins in twenty minutes", got)
 		}
 		broker.RefuseLogin(nil)
-		time.Sleep(3 * time.Minute)
+		pass(3 * time.Minute)
 		status := source.Status()
 		if !status.Connected || status.Identity.CertificateSerial == first.Serial || status.CertificateErr != nil {
 			t.Errorf("status %+v", status)
@@ -310,10 +310,10 @@ func TestRenewalRefused(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(time.Until(before.RenewTime) - time.Minute)
+				pass(time.Until(before.RenewTime) - time.Minute)
 				broker.RefuseCertificates(c.problem)
 				asked := broker.AskedCertificates()
-				time.Sleep(2 * time.Hour)
+				pass(2 * time.Hour)
 				if got := broker.AskedCertificates() - asked; got < c.least || got > c.most {
 					t.Errorf("asked %d times", got)
 				}
@@ -344,12 +344,12 @@ func TestRenewalUnusableAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Until(before.RenewTime) - time.Minute)
+		pass(time.Until(before.RenewTime) - time.Minute)
 		answers := tampered(t, broker)
 		for name, c := range answers {
 			broker.TamperCertificates(c.change)
 			source.CheckCertificate()
-			time.Sleep(2 * time.Minute)
+			pass(2 * time.Minute)
 			if err := source.Status().CertificateErr; err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -357,7 +357,7 @@ func TestRenewalUnusableAnswers(t *testing.T) {
 		broker.TamperCertificates(nil)
 		broker.SetCertificateLife(time.Minute)
 		source.CheckCertificate()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if err := source.Status().CertificateErr; err == nil || !strings.Contains(err.Error(), "no later than the old one") {
 			t.Errorf("a shorter one: %v", err)
 		}
@@ -381,13 +381,13 @@ func TestRenewalOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		broker.Stop()
-		time.Sleep(190 * time.Minute)
+		pass(190 * time.Minute)
 		if err := source.Status().CertificateErr; err == nil {
 			t.Error("nothing is said")
 		}
 		broker.Start()
 		awaitSigned(t, broker, 2, time.Hour)
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if now, err := client.ReadCertificate(files); err != nil || now.Serial == before.Serial {
 			t.Errorf("the files have %v, %v", now, err)
 		}
@@ -408,7 +408,7 @@ func TestTwoAgentsWithOneCertificate(t *testing.T) {
 		second := start(t, config)
 		for n := 2; n <= 4; n++ {
 			awaitSigned(t, broker, n, 3*time.Hour)
-			time.Sleep(5 * time.Minute)
+			pass(5 * time.Minute)
 			now, err := client.ReadCertificate(files)
 			if err != nil || broker.SignedCertificates() != n {
 				t.Errorf("%d certificates signed, %v", broker.SignedCertificates(), err)
@@ -441,7 +441,7 @@ func TestFilesThatCannotBeReplaced(t *testing.T) {
 		if status := source.Status(); status.CertificateErr == nil || !strings.Contains(status.CertificateErr.Error(), "no regular file") || !status.Certificate.RenewTime.IsZero() {
 			t.Errorf("status %+v", status)
 		}
-		time.Sleep(50 * time.Minute)
+		pass(50 * time.Minute)
 		if now, err := client.ReadCertificate(files); err != nil || now != before || broker.AskedCertificates() != 1 {
 			t.Errorf("the files have %v, %v", now, err)
 		}
@@ -455,9 +455,9 @@ func TestCertificateEnded(t *testing.T) {
 		broker := inMemory(t)
 		source, files, _ := renewing(t, broker, time.Hour)
 		broker.RefuseCertificates(&client.Error{Reason: client.ReasonInternal, Message: "broken"})
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		asked := broker.AskedCertificates()
-		time.Sleep(2 * time.Hour)
+		pass(2 * time.Hour)
 		if got := broker.AskedCertificates(); got != asked {
 			t.Errorf("asked %d times after the end", got-asked)
 		}
@@ -466,7 +466,7 @@ func TestCertificateEnded(t *testing.T) {
 		}
 		broker.RefuseCertificates(nil)
 		clienttest.Files{Cert: files.Certificate, Key: files.Key}.WriteCertificate(t, broker.NewCertificate())
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if status := source.Status(); !status.Connected || status.CertificateErr != nil {
 			t.Errorf("status %+v", status)
 		}

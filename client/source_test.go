@@ -70,7 +70,7 @@ func TestRenewals(t *testing.T) {
 		<-source.Updated()
 		for range 3 * 24 * 60 / 40 {
 			for range 40 {
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				mustCredential(t, source, "photos")
 			}
 			pushed := broker.Push("photos", time.Hour)
@@ -118,10 +118,10 @@ func TestOutage(t *testing.T) {
 			if got := mustCredential(t, source, "photos"); got.ID != first.ID {
 				t.Fatalf("got %v, want the last good one", got)
 			}
-			time.Sleep(time.Minute)
+			pass(time.Minute)
 		}
 		wantState(t, source, "photos", client.ErrExpired, "")
-		time.Sleep(24 * time.Hour)
+		pass(24 * time.Hour)
 		if status := source.Status(); status.Connected || status.Err == nil || time.Until(status.RetryTime) > time.Minute {
 			t.Errorf("status %+v", status)
 		}
@@ -143,7 +143,7 @@ func TestResume(t *testing.T) {
 		source := ready(t, broker)
 		c := mustCredential(t, source, "photos")
 		broker.Drop()
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		subscriptions := broker.Subscriptions()
 		if broker.Streams() != 1 || len(subscriptions) != 2 {
 			t.Fatalf("%d streams, %d subscriptions", broker.Streams(), len(subscriptions))
@@ -166,12 +166,12 @@ func TestReconnectAsTold(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory())
 		source := ready(t, broker)
 		broker.Reconnect(90 * time.Second)
-		time.Sleep(89 * time.Second)
+		pass(89 * time.Second)
 		if got := len(broker.Subscriptions()); got != 1 {
 			t.Fatalf("came back too early: %d subscriptions", got)
 		}
 		mustCredential(t, source, "photos")
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if got := len(broker.Subscriptions()); got != 2 {
 			t.Fatalf("did not come back: %d subscriptions", got)
 		}
@@ -188,7 +188,7 @@ func TestReconnectLeaves(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory())
 		ready(t, broker)
 		broker.Send(reconnect(time.Minute))
-		time.Sleep(61 * time.Second)
+		pass(61 * time.Second)
 		if got, open := len(broker.Subscriptions()), broker.Streams(); got != 2 || open != 1 {
 			t.Fatalf("%d subscriptions, %d streams", got, open)
 		}
@@ -200,15 +200,15 @@ func TestHalfOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory())
 		source := ready(t, broker)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		broker.Hang()
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if source.Status().Connected {
 			t.Fatal("not noticed within thirty seconds")
 		}
 		mustCredential(t, source, "photos")
 		broker.Resume()
-		time.Sleep(2 * time.Minute)
+		pass(2 * time.Minute)
 		if !source.Status().Connected {
 			t.Fatal("did not come back")
 		}
@@ -220,16 +220,16 @@ func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := clienttest.New(t, clienttest.InMemory(), clienttest.WithHeartbeat(20*time.Second))
 		source := ready(t, broker)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if got := len(broker.Subscriptions()); got != 1 {
 			t.Fatalf("%d subscriptions with heartbeats", got)
 		}
 		broker.Mute(true)
-		time.Sleep(59 * time.Second)
+		pass(59 * time.Second)
 		if !source.Status().Connected {
 			t.Fatal("gave up before three heartbeats were missed")
 		}
-		time.Sleep(12 * time.Second)
+		pass(12 * time.Second)
 		if got := len(broker.Subscriptions()); got != 2 {
 			t.Fatalf("%d subscriptions after a silence", got)
 		}
@@ -259,13 +259,13 @@ func TestFailover(t *testing.T) {
 		wantBroker(source, "b.test:2") // and that at once
 		a.Start()
 		b.Stop()
-		time.Sleep(11 * time.Second)
+		pass(11 * time.Second)
 		wantBroker(source, "a.test:1")
 		b.Start()
 		a.Hang()
 		// Thirty seconds to notice, ten to rest, twenty to find out that the
 		// first one does not let us in.
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		wantBroker(source, "b.test:2")
 		a.Resume()
 		if b.Logins() != 2 || a.Logins() != 1 {
@@ -364,7 +364,7 @@ func TestGrantChanged(t *testing.T) {
 		synctest.Wait()
 		wantState(t, source, "photos", client.ErrRevoked, client.ReasonGrantChanged)
 		go func() {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			broker.Push("photos", time.Hour)
 		}()
 		if err := source.Wait(t.Context(), "photos"); err != nil {
@@ -386,7 +386,7 @@ func TestProblem(t *testing.T) {
 		if got := client.ReasonOf(source.Status().Grants[0].Err); got != client.ReasonSTSThrottled {
 			t.Errorf("status says %q", got)
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		wantState(t, source, "photos", client.ErrExpired, client.ReasonSTSThrottled)
 		broker.Push("photos", time.Hour)
 		synctest.Wait()
@@ -446,7 +446,7 @@ func TestRefusedWhileAway(t *testing.T) {
 			t.Fatal(err)
 		}
 		broker.Start()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := broker.Reports(); len(got) != 1 || got[0].ErrorCode != "ExpiredToken" {
 			t.Errorf("reports %v", got)
 		}
@@ -470,11 +470,11 @@ func TestClockSkew(t *testing.T) {
 				}
 				// The broker is told the time as it said it.
 				broker.Drop()
-				time.Sleep(11 * time.Second)
+				pass(11 * time.Second)
 				if held := broker.Subscriptions()[1].Held; len(held) != 1 || !held[0].Expires.Equal(c.Expires.Add(ahead)) {
 					t.Errorf("held %v", held)
 				}
-				time.Sleep(time.Hour)
+				pass(time.Hour)
 				if _, err := source.Credential("photos"); !errors.Is(err, client.ErrExpired) {
 					t.Errorf("after an hour: %v", err)
 				}
