@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stokerd/stoker/client"
+	"github.com/stokerd/stoker/internal/atomicfile"
 )
 
 // mark stands in every profile that we write, and only there.
@@ -123,7 +124,7 @@ func (s *SharedFile) reconcile(supply Supply) error {
 
 // edit changes the file under its lock. Text that does not change is not
 // written.
-func (s *SharedFile) edit(change func([]byte) ([]byte, error)) error {
+func (s *SharedFile) edit(change func([]byte) ([]byte, error)) (err error) {
 	file := s.file
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target // so that a link stays one
@@ -131,14 +132,11 @@ func (s *SharedFile) edit(change func([]byte) ([]byte, error)) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(file+".stoker-lock", os.O_CREATE|os.O_RDWR, 0o600)
+	unlock, err := atomicfile.Lock(file + ".stoker-lock")
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := lockFile(lock); err != nil {
-		return fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	before, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -147,7 +145,7 @@ func (s *SharedFile) edit(change func([]byte) ([]byte, error)) error {
 	if err != nil || bytes.Equal(before, after) {
 		return err
 	}
-	return replaceFile(file, after)
+	return atomicfile.Write(file, after, 0o600)
 }
 
 // putProfile replaces or appends a profile.

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/stokerd/stoker/internal/atomicfile"
 )
 
 // KeepToken gives the token in a file, making both if need be. The same token
@@ -25,7 +27,7 @@ func KeepToken(file string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
-	if err := replaceFile(file, []byte(token)); err != nil {
+	if err := atomicfile.Write(file, []byte(token), 0o600); err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
 	return token, nil
