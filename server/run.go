@@ -21,8 +21,8 @@ const (
 	tracingLimit = 2 * time.Second
 	// closeLimit bounds flushing the audit trail at the end.
 	closeLimit = 10 * time.Second
-	// trimInterval is how often records past their retention are removed.
-	trimInterval = time.Hour
+	// tidyInterval is how often what is past its time is forgotten.
+	tidyInterval = time.Hour
 )
 
 // Run serves until ctx ends or a part fails, then stops in order: health says
@@ -43,9 +43,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() error { return s.streams.Run(failed) })
 	parts.Go(func() error { return s.revoker.Run(failed) })
 	parts.Go(func() error { s.ready.run(failed); return nil })
-	if s.config.Audit.Retention > 0 {
-		parts.Go(func() error { s.trimAudit(failed); return nil })
-	}
+	parts.Go(func() error { s.tidy(failed); return nil })
 	if s.opsAt != nil {
 		ops := operations(s.registry, s.ready)
 		parts.Go(func() error { return serveOperations(failed, ops, s.opsAt) })
@@ -114,13 +112,19 @@ func (s *Server) drain() {
 	}
 }
 
-// trimAudit removes records past their retention, until ctx ends.
-func (s *Server) trimAudit(ctx context.Context) {
-	tick := time.NewTicker(trimInterval)
+// tidy forgets what is past its time, until ctx ends: used and expired join
+// tokens a day after their end, and audit records past their retention.
+func (s *Server) tidy(ctx context.Context) {
+	tick := time.NewTicker(tidyInterval)
 	defer tick.Stop()
 	for {
-		if _, err := s.trail.Trim(ctx, time.Now().Add(-s.config.Audit.Retention)); err != nil && ctx.Err() == nil {
-			s.log.ErrorContext(ctx, "audit trail not trimmed", "error", err)
+		if _, err := s.store.SweepJoinTokens(ctx, time.Now().Add(-24*time.Hour)); err != nil && ctx.Err() == nil {
+			s.log.ErrorContext(ctx, "expired join tokens not forgotten", "error", err)
+		}
+		if keep := s.config.Audit.Retention; keep > 0 {
+			if _, err := s.trail.Trim(ctx, time.Now().Add(-keep)); err != nil && ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "audit trail not trimmed", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
