@@ -26,7 +26,7 @@ func TestInMemory(t *testing.T) {
 		defer source.Close()
 		for range 12 {
 			pushed := broker.Push("photos", time.Hour)
-			time.Sleep(40 * time.Minute)
+			<-time.After(40 * time.Minute)
 			if got, err := source.Credential("photos"); err != nil || got.SecretAccessKey != pushed.SecretAccessKey {
 				t.Fatalf("got %v, %v", got, err)
 			}

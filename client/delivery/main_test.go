@@ -44,7 +44,7 @@ func child(mode string) int {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 			return 99
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 	case "count":
 		return countSignals()
 	case "run":

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -160,5 +161,29 @@ func TestRunRenews(t *testing.T) {
 	r.stop(t)
 	if log := r.stderr.String(); !strings.Contains(log, now.Serial) || !strings.Contains(log, "to be renewed at") {
 		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// TestWatchTellsOfCertificates: renewals and their failures are events too.
+func TestWatchTellsOfCertificates(t *testing.T) {
+	at := time.Date(2026, 12, 24, 12, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	p := &eventPrinter{watchCommand: watchCommand{JSON: true}, to: &out, end: make(chan error, 1)}
+	p.print(client.Event{
+		Kind: client.EventCertificate, Time: at, RetryTime: at.Add(time.Minute),
+		Certificate: client.Certificate{SPIFFEID: clienttest.AgentID, Serial: "4711", NotBefore: at, Expires: at.Add(time.Hour)},
+		Err:         &client.Error{Reason: client.ReasonAgentDisabled, Message: "ask the provider"},
+	})
+	want := `{"time":"2026-12-24T12:00:00Z","event":"certificate","certificate":{"spiffe_id":"` + clienttest.AgentID + `","serial":"4711",` +
+		`"not_before":"2026-12-24T12:00:00Z","expires":"2026-12-24T13:00:00Z"},"reason":"AGENT_DISABLED","message":"ask the provider",` +
+		`"transient":false,"retry_time":"2026-12-24T12:01:00Z"}` + "\n"
+	if got := out.String(); got != want {
+		t.Errorf("got  %swant %s", got, want)
+	}
+	out.Reset()
+	p.JSON = false
+	p.print(client.Event{Kind: client.EventCertificate, Time: at, Certificate: client.Certificate{SPIFFEID: clienttest.AgentID, Serial: "4711", Expires: at, RenewTime: at}})
+	if got, want := out.String(), "2026-12-24T12:00:00Z  certificate 4711 of "+clienttest.AgentID+" until 2026-12-24T12:00:00Z, to be renewed at 2026-12-24T12:00:00Z\n"; got != want {
+		t.Errorf("got  %swant %s", got, want)
 	}
 }

@@ -98,19 +98,20 @@ func (p *eventPrinter) line(e client.Event) error {
 
 // eventRecord is an event in JSON.
 type eventRecord struct {
-	Time         time.Time        `json:"time"`
-	Event        string           `json:"event"`
-	Broker       string           `json:"broker,omitempty"`
-	Identity     *client.Identity `json:"identity,omitempty"`
-	StreamID     string           `json:"stream_id,omitempty"`
-	Grant        string           `json:"grant,omitempty"`
-	Credential   any              `json:"credential,omitempty"`
-	CredentialID string           `json:"credential_id,omitempty"`
-	Reason       string           `json:"reason,omitempty"`
-	Message      string           `json:"message,omitempty"`
-	Transient    *bool            `json:"transient,omitempty"`
-	RetryTime    time.Time        `json:"retry_time,omitzero"`
-	GoodUntil    time.Time        `json:"good_until,omitzero"`
+	Time         time.Time           `json:"time"`
+	Event        string              `json:"event"`
+	Broker       string              `json:"broker,omitempty"`
+	Identity     *client.Identity    `json:"identity,omitempty"`
+	StreamID     string              `json:"stream_id,omitempty"`
+	Grant        string              `json:"grant,omitempty"`
+	Credential   any                 `json:"credential,omitempty"`
+	CredentialID string              `json:"credential_id,omitempty"`
+	Certificate  *client.Certificate `json:"certificate,omitempty"`
+	Reason       string              `json:"reason,omitempty"`
+	Message      string              `json:"message,omitempty"`
+	Transient    *bool               `json:"transient,omitempty"`
+	RetryTime    time.Time           `json:"retry_time,omitzero"`
+	GoodUntil    time.Time           `json:"good_until,omitzero"`
 }
 
 // openCredential is a credential in JSON with its secrets.
@@ -134,6 +135,8 @@ func (p *eventPrinter) record(e client.Event) eventRecord {
 	switch e.Kind {
 	case client.EventConnected:
 		r.Identity = &e.Identity
+	case client.EventCertificate:
+		r.Certificate = &e.Certificate
 	case client.EventCredential:
 		r.CredentialID, r.Credential = e.Credential.ID, e.Credential
 		if p.ShowSecrets {
