@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -59,9 +59,12 @@ func (l *lockedLog) String() string {
 func layered(t *testing.T, let gate, do func() error) (*grpc.ClientConn, *lockedLog) {
 	t.Helper()
 	log := &lockedLog{}
-	s := grpc.NewServer(chain(layers(slog.New(slog.NewTextHandler(log, nil)), grpcprom.NewServerMetrics(), let))...)
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	calls := newCallMetrics()
+	s := grpc.NewServer(chain(layers(logger, calls, let))...)
 	stokerv1.RegisterSessionServiceServer(s, odd{do: do})
 	stokerv1.RegisterCredentialServiceServer(s, odd{do: do})
+	calls.add(s)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -190,3 +193,53 @@ func TestNoCertificateNoCall(t *testing.T) {
 		}
 	}
 }
+
+func TestCallsAreCounted(t *testing.T) {
+	calls := newCallMetrics()
+	server := grpc.NewServer()
+	stokerv1.RegisterSessionServiceServer(server, odd{})
+	stokerv1.RegisterCredentialServiceServer(server, odd{})
+	calls.add(server)
+	a := layers(slog.New(slog.DiscardHandler), calls, open)
+	info := &grpc.UnaryServerInfo{FullMethod: stokerv1.SessionService_GetSession_FullMethodName}
+	for _, outcome := range []error{nil, reason.New(reason.GrantUnknown, "no such grant"), status.Error(99, "no code of gRPC's")} {
+		_, _ = a.unary(grpc.NewContextWithServerTransportStream(t.Context(), &stoppedStream{}), nil, info,
+			func(context.Context, any) (any, error) { return nil, outcome })
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(calls)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if m.GetLabel()[len(m.GetLabel())-1].GetValue() == "" {
+				t.Errorf("%s has an empty label", f.GetName())
+			}
+			series := f.GetName()
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "grpc_method" || l.GetName() == "grpc_code" {
+					series += " " + l.GetValue()
+				}
+			}
+			got[series] += m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	for series, want := range map[string]float64{
+		"grpc_server_started_total GetSession": 3, "grpc_server_handling_seconds GetSession": 3,
+		"grpc_server_handled_total OK GetSession": 1, "grpc_server_handled_total NotFound GetSession": 1,
+		"grpc_server_handled_total Unknown GetSession": 1, "grpc_server_handled_total OK StreamCredentials": 0,
+	} {
+		if n, ok := got[series]; !ok || n != want {
+			t.Errorf("%s is %v (%v), not %v", series, n, ok, want)
+		}
+	}
+}
+
+// stoppedStream is a transport that takes headers and has nothing else.
+type stoppedStream struct{ grpc.ServerTransportStream }
+
+func (stoppedStream) Method() string              { return "" }
+func (stoppedStream) SetHeader(metadata.MD) error { return nil }

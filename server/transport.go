@@ -140,25 +140,6 @@ func transport(creds credentials.TransportCredentials, message int, streams uint
 	}
 }
 
-// reporting tells the listener which handshakes have succeeded.
-type reporting struct {
-	credentials.TransportCredentials
-}
-
-// ServerHandshake implements credentials.TransportCredentials.
-func (r reporting) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secured, info, err := r.TransportCredentials.ServerHandshake(raw)
-	if err == nil {
-		admission.Established(raw)
-	}
-	return secured, info, err
-}
-
-// Clone implements credentials.TransportCredentials.
-func (r reporting) Clone() credentials.TransportCredentials {
-	return reporting{r.TransportCredentials.Clone()}
-}
-
 // limitUnary gives every call that is no stream a deadline, from before its
 // first message: a caller that never sends one holds nothing for long. exempt
 // says of a call's full name whether it is left alone.

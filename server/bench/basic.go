@@ -65,7 +65,7 @@ func (b *bench) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	each, all, detail, err := b.grow(ctx, s)
+	each, all, err := b.grow(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,6 @@ func (b *bench) hold(ctx context.Context) error {
 			return err
 		}
 	}
-	b.say("the broker has %s", detail)
 	if err := s.disconnectAll(ctx); err != nil {
 		return err
 	}
@@ -82,11 +81,10 @@ func (b *bench) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	bareEach, bareAll, detail, err := b.grow(ctx, p)
+	bareEach, bareAll, err := b.grow(ctx, p)
 	if err != nil {
 		return err
 	}
-	b.say("bare grpc-go has %s", detail)
 	if err := p.disconnectAll(ctx); err != nil {
 		return err
 	}
@@ -104,29 +102,30 @@ func (b *bench) hold(ctx context.Context) error {
 
 // grow connects all agents in two steps and gives the memory of a stream of the
 // second, and of the whole.
-func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, detail string, err error) {
+func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, err error) {
 	if err := s.disconnectAll(ctx); err != nil {
-		return 0, 0, "", err
+		return 0, 0, err
 	}
 	half := s.fleet.Size() / 2
 	sizes := make([]float64, 0, 2)
 	for _, n := range []int{half, s.fleet.Size()} {
 		if err := s.fleet.Connect(ctx, n); err != nil {
-			return 0, 0, "", err
+			return 0, 0, err
 		}
 		if err := s.fleet.AwaitConnected(ctx, n); err != nil {
-			return 0, 0, "", err
+			return 0, 0, err
 		}
 		if err := s.calm(ctx); err != nil {
-			return 0, 0, "", err
+			return 0, 0, err
 		}
 		m, said, err := s.resident(ctx)
 		if err != nil {
-			return 0, 0, "", err
+			return 0, 0, err
 		}
-		sizes, detail = append(sizes, float64(m.Resident)), said
+		sizes = append(sizes, float64(m.Resident))
+		b.say("%d streams: %d bytes resident; %s", n, m.Resident, said)
 	}
-	return (sizes[1] - sizes[0]) / float64(s.fleet.Size()-half), sizes[1], detail, nil
+	return (sizes[1] - sizes[0]) / float64(s.fleet.Size()-half), sizes[1], nil
 }
 
 // storm has all agents reconnect, with their tokens and what they hold.

@@ -79,19 +79,28 @@ func NewCredentialService(c CredentialConfig) (*CredentialService, error) {
 // StreamCredentials implements the call. This goroutine receives, and is the
 // only one that an idle stream has.
 func (s *CredentialService) StreamCredentials(call streamCall) error {
-	p, err := caller(call.Context())
-	if err != nil {
+	var opened *stream.Stream
+	err := apart(func() (err error) {
+		opened, err = s.open(call)
 		return err
-	}
-	c, err := newConn(call, s.cfg.Log)
-	if err != nil {
-		return err
-	}
-	opened, err := s.cfg.Streams.Open(p, c)
+	})
 	if err != nil {
 		return err
 	}
 	return opened.Close(receive(call, opened))
+}
+
+// open opens the stream of a call.
+func (s *CredentialService) open(call streamCall) (*stream.Stream, error) {
+	p, err := caller(call.Context())
+	if err != nil {
+		return nil, err
+	}
+	c, err := newConn(call, s.cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Streams.Open(p, c)
 }
 
 // receive carries out the agent's messages until the call ends.
@@ -107,10 +116,19 @@ func receive(call streamCall, to *stream.Stream) error {
 		if err != nil {
 			return err
 		}
-		if err := to.Handle(request(m)); err != nil {
+		if err := handle(m, to); err != nil {
 			return err
 		}
 	}
+}
+
+// handle carries out one message. Subscribing reaches far, and happens once or
+// twice; an acknowledgement comes with each credential.
+func handle(m *stokerv1.StreamCredentialsRequest, to *stream.Stream) error {
+	if m.GetSubscribe() != nil {
+		return apart(func() error { return to.Handle(request(m)) })
+	}
+	return to.Handle(request(m))
 }
 
 // GetCredentials implements the call.

@@ -392,7 +392,7 @@ func matches(allowed []string, name string) bool {
 // The principal has no Address. The service must itself compare the thumbprint
 // with the certificate of whoever handed it the token.
 func (a *Authenticator) Introspect(ctx context.Context, token secret.String) (Principal, error) {
-	found, err := a.cfg.Tokens.verify(ctx, token)
+	found, err := a.cfg.Tokens.verify(ctx, token, nil)
 	if err != nil {
 		return Principal{}, err
 	}

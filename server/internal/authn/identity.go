@@ -45,6 +45,9 @@ type Peer struct {
 	// The caller sets both; they are for the audit trail alone.
 	Address   string
 	RequestID string
+	// Memory remembers the access token of the connection's calls; nil: none is
+	// remembered.
+	Memory *Memory
 }
 
 // Identify reads the identity from a certificate that the TLS handshake has

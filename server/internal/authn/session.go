@@ -94,7 +94,7 @@ func (a *Authenticator) EndSession(ctx context.Context, p Principal) error {
 
 // resume lets a principal in by an access token.
 func (a *Authenticator) resume(ctx context.Context, p Principal, token secret.String, method string) (Principal, error) {
-	found, err := a.cfg.Tokens.verify(ctx, token)
+	found, err := a.cfg.Tokens.verify(ctx, token, p.Memory)
 	resumed := p
 	if err == nil {
 		// After the signature: a forged token costs no look.

@@ -107,16 +107,21 @@ func (t *Tokens) mint(p Principal) (secret.String, error) {
 
 // verify reads a token that this broker signed and that is in date. It knows
 // nothing yet of the certificate and of who still exists. TOKEN_EXPIRED is
-// told only of tokens that are right otherwise.
-func (t *Tokens) verify(ctx context.Context, token secret.String) (claims, error) {
+// told only of tokens that are right otherwise. What memory has of the same
+// token is as good; it may be nil.
+func (t *Tokens) verify(ctx context.Context, token secret.String, memory *Memory) (claims, error) {
 	text := token.Reveal()
 	if len(text) > maxToken {
 		return claims{}, reason.New(reason.TokenInvalid, "the access token is over %d bytes; log in again", maxToken)
 	}
+	if known, ok := memory.recall(text, t.keyring); ok {
+		return known, nil
+	}
 	var found claims
 	var keyErr error
+	var id string
 	_, err := t.parser.ParseWithClaims(text, &found, func(parsed *jwt.Token) (any, error) {
-		id, _ := parsed.Header["kid"].(string)
+		id, _ = parsed.Header["kid"].(string)
 		key, err := t.keyring.verifying(ctx, id)
 		keyErr = err
 		return []byte(key.value.Reveal()), err
@@ -131,6 +136,7 @@ func (t *Tokens) verify(ctx context.Context, token secret.String) (claims, error
 	case found.Subject == "" || found.ID == "" || found.TenantID == "" || found.AgentID == "" || found.thumbprint() == "":
 		return claims{}, errTokenInvalid()
 	}
+	memory.keep(text, id, found)
 	return found, nil
 }
 

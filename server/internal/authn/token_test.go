@@ -43,7 +43,7 @@ func TestTokenRoundTrip(t *testing.T) {
 	if n := len(token.Reveal()); n > maxToken/4 {
 		t.Errorf("a token of %d bytes", n)
 	}
-	got, err := tokens.verify(t.Context(), token)
+	got, err := tokens.verify(t.Context(), token, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,11 +69,11 @@ func TestTokenExpires(t *testing.T) {
 		p := holder()
 		token := must(tokens.mint(p))
 		pass(time.Until(p.SessionExpires) - time.Nanosecond)
-		if _, err := tokens.verify(t.Context(), token); err != nil {
+		if _, err := tokens.verify(t.Context(), token, nil); err != nil {
 			t.Errorf("before its end: %v", err)
 		}
 		pass(time.Nanosecond)
-		if _, err := tokens.verify(t.Context(), token); !reason.Is(err, reason.TokenExpired) {
+		if _, err := tokens.verify(t.Context(), token, nil); !reason.Is(err, reason.TokenExpired) {
 			t.Errorf("at its end: %v", err)
 		}
 	})
@@ -82,7 +82,7 @@ func TestTokenExpires(t *testing.T) {
 // signed makes a token with the broker's own key and any content.
 func signed(t testing.TB, tokens *Tokens, change func(*jwt.Token, *claims)) string {
 	t.Helper()
-	genuine, err := tokens.verify(t.Context(), must(tokens.mint(holder())))
+	genuine, err := tokens.verify(t.Context(), must(tokens.mint(holder())), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestTokensRefused(t *testing.T) {
 		"certificate not base64": {set(func(c *claims) { c.Confirmation.Thumbprint = "!" }), reason.TokenInvalid},
 		"certificate too short":  {set(func(c *claims) { c.Confirmation.Thumbprint = "AAAA" }), reason.TokenInvalid},
 	} {
-		got, err := tokens.verify(t.Context(), secret.New(c.token))
+		got, err := tokens.verify(t.Context(), secret.New(c.token), nil)
 		if reason.Of(err) != c.want || !reflect.DeepEqual(got, claims{}) {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
@@ -168,7 +168,7 @@ func TestTokensRefused(t *testing.T) {
 		}
 	}
 	keys.change(func() { keys.fail = storage.ErrUnavailable })
-	if _, err := tokens.verify(t.Context(), secret.New(good)); err != nil {
+	if _, err := tokens.verify(t.Context(), secret.New(good), nil); err != nil {
 		t.Errorf("a genuine token needs no storage: %v", err)
 	}
 }
@@ -182,7 +182,7 @@ func TestTokenOfUnreadableKey(t *testing.T) {
 	}
 	token := must(other.mint(holder()))
 	keys.change(func() { keys.fail = storage.ErrUnavailable })
-	_, err := tokens.verify(t.Context(), token)
+	_, err := tokens.verify(t.Context(), token, nil)
 	if !reason.Is(err, reason.StorageUnavailable) || !errors.Is(err, storage.ErrUnavailable) || !reason.Transient(err) {
 		t.Errorf("%v", err)
 	}
@@ -216,7 +216,7 @@ func FuzzAccessToken(f *testing.F) {
 		f.Add(token)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		_, err := tokens.verify(t.Context(), secret.New(token))
+		_, err := tokens.verify(t.Context(), secret.New(token), nil)
 		if (err == nil) != (token == good) {
 			t.Fatalf("%q: %v", token, err)
 		}
@@ -229,8 +229,44 @@ func BenchmarkVerifyToken(b *testing.B) {
 	p.SessionExpires = time.Now().Add(24 * time.Hour)
 	token := must(tokens.mint(p))
 	for b.Loop() {
-		if _, err := tokens.verify(b.Context(), token); err != nil {
+		if _, err := tokens.verify(b.Context(), token, nil); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestMemory(t *testing.T) {
+	synctest.Test(t, testMemory)
+}
+
+func testMemory(t *testing.T) {
+	tokens, _ := newTokens(t)
+	keyring := tokens.keyring
+	token := must(tokens.mint(holder()))
+	var memory Memory
+	first := must(tokens.verify(t.Context(), token, &memory))
+	if again := must(tokens.verify(t.Context(), token, &memory)); again.ID != first.ID || again.Subject != first.Subject {
+		t.Errorf("remembered %+v, not %+v", again, first)
+	}
+	if _, ok := memory.recall(token.Reveal()+"x", keyring); ok {
+		t.Error("another token was taken for the one that is remembered")
+	}
+	// All keys are replaced because one became known: what was verified with
+	// them is not remembered past that.
+	if err := keyring.Replace(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := memory.recall(token.Reveal(), keyring); ok {
+		t.Error("a token is remembered whose key is gone")
+	}
+	if _, err := tokens.verify(t.Context(), token, &memory); !reason.Is(err, reason.TokenInvalid) {
+		t.Errorf("a token whose key is gone: %v", err)
+	}
+	brief := holder()
+	short := must(tokens.mint(brief))
+	must(tokens.verify(t.Context(), short, &memory))
+	pass(time.Until(brief.SessionExpires))
+	if _, err := tokens.verify(t.Context(), short, &memory); !reason.Is(err, reason.TokenExpired) {
+		t.Errorf("a remembered token at its end: %v", err)
 	}
 }

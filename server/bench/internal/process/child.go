@@ -88,7 +88,8 @@ func collect(context.Context, string) (string, error) {
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return fmt.Sprintf("heap %d stacks %d goroutines %d", m.HeapAlloc, m.StackInuse, runtime.NumGoroutine()), nil
+	return fmt.Sprintf("heap %d in spans of %d, stacks %d, other %d, goroutines %d", m.HeapAlloc, m.HeapInuse, m.StackInuse,
+		m.MSpanInuse+m.MCacheInuse+m.BuckHashSys+m.GCSys+m.OtherSys, runtime.NumGoroutine()), nil
 }
 
 // profiler writes one CPU profile at a time.
