@@ -134,9 +134,11 @@ func (c *conversation) hold(ctx context.Context, token string) *Error {
 }
 
 // offer gives the stream a connection to go on with, and says whether it took it.
+// The stream has ended then: nobody takes it for one that is to be moved.
 func (c *conversation) offer(ctx context.Context, m move) bool {
 	select {
 	case c.moves <- m:
+		<-c.over
 		return true
 	case <-c.over:
 	case <-ctx.Done():

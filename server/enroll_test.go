@@ -201,7 +201,7 @@ func TestEnrollConnectRenew(t *testing.T) {
 		t.Errorf("records %v", r)
 	}
 	if r := records(t, b, "session.created", "acme", "nas"); len(r) != 2 {
-		t.Errorf("%d logins", len(r))
+		t.Errorf("logins %v", r)
 	}
 }
 
