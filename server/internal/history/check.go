@@ -220,7 +220,8 @@ func (h *History) SlowestEnd() (slowest time.Duration, ended int) {
 	for _, s := range h.Streams {
 		first := time.Duration(-1)
 		for _, cut := range h.Cuts {
-			if cut.Ends && cut.covers(s.Party) && !s.Left && slices.Contains(cut.Reasons, s.Reason) && !s.Welcomed.After(cut.Acknowledged) {
+			if cut.Ends && cut.covers(s.Party) && !s.Left && slices.Contains(cut.Reasons, s.Reason) &&
+				!s.Welcomed.IsZero() && !s.Welcomed.After(cut.Acknowledged) {
 				if d := since(cut, s.Ended); first < 0 || d < first {
 					first = max(d, 0)
 				}
