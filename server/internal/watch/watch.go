@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -69,20 +70,22 @@ type Watcher struct {
 	read  time.Time           // when the heads were read
 
 	mu sync.Mutex
-	// ends has the last record of writers, so that what does not change any
-	// more is read once in the broker's life.
-	ends map[string]end
+	// ends has the last record of writers, begins what their first ones tell,
+	// so that what does not change any more is read once in the broker's life.
+	ends   map[string]end
+	begins map[string]begin
 }
 
 // end is a writer's last record.
 type end struct {
 	sequence int64
 	time     time.Time
+	event    string
 }
 
 // New makes a Watcher of a trail.
 func New(trail Trail) *Watcher {
-	w := &Watcher{trail: trail, turn: make(chan struct{}, 1), ends: map[string]end{}}
+	w := &Watcher{trail: trail, turn: make(chan struct{}, 1), ends: map[string]end{}, begins: map[string]begin{}}
 	w.turn <- struct{}{}
 	return w
 }
@@ -213,23 +216,33 @@ func (f *follower) start(ctx context.Context, head storage.AuditHead, next int64
 
 // last gives the time of a chain's last record; zero where it has none left.
 func (w *Watcher) last(ctx context.Context, head storage.AuditHead) (time.Time, error) {
+	e, err := w.end(ctx, head)
+	return e.time, err
+}
+
+// end gives a chain's last record; the zero end where it has none left.
+func (w *Watcher) end(ctx context.Context, head storage.AuditHead) (end, error) {
 	if head.First > head.Sequence {
-		return time.Time{}, nil
+		return end{}, nil
 	}
 	w.mu.Lock()
 	known := w.ends[head.Writer]
 	w.mu.Unlock()
 	if known.sequence == head.Sequence {
-		return known.time, nil
+		return known, nil
 	}
-	at, err := w.timeAt(ctx, head.Writer, head.Sequence)
+	found, err := w.trail.AuditChain(ctx, head.Writer, head.Sequence, 1)
 	if err != nil {
-		return time.Time{}, err
+		return end{}, failed(ctx, err)
+	}
+	known = end{sequence: head.Sequence}
+	if len(found) > 0 {
+		known.time, known.event = found[0].Time, found[0].Event
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ends[head.Writer] = end{head.Sequence, at}
-	return at, nil
+	w.ends[head.Writer] = known
+	return known, nil
 }
 
 // timeAt gives the time of the first record at or after a sequence; zero if
@@ -347,7 +360,9 @@ func (f *follower) catchUp(ctx context.Context, heads []storage.AuditHead) error
 	return nil
 }
 
-func earlier(a, b *chain) int { return a.ahead[0].Time.Compare(b.ahead[0].Time) }
+func earlier(a, b *chain) int {
+	return cmp.Or(a.ahead[0].Time.Compare(b.ahead[0].Time), cmp.Compare(a.writer, b.writer))
+}
 
 // read reads on in a chain; nothing where all of it was passed.
 func (f *follower) read(ctx context.Context, c *chain, chains int) error {
