@@ -86,18 +86,23 @@ type AccountStats struct {
 	Down bool
 }
 
-// Stats measures. It looks at every lease, which takes milliseconds at a
-// hundred thousand.
-func (m *Manager) Stats() Stats {
+// Counts gives the totals, in no time.
+func (m *Manager) Counts() Counts {
 	c := &m.count
-	s := Stats{Counts: Counts{
+	return Counts{
 		Calls: c.calls.Load(), Issued: c.issued.Load(), Renewed: c.renewed.Load(),
 		Resumed: c.resumed.Load(), NotResumed: c.unresumed.Load(), Warm: c.warm.Load(),
 		Refused: c.refused.Load(), RefusedBySTS: c.refusedBySTS.Load(),
 		Throttled: c.throttled.Load(), STSUnavailable: c.unavailable.Load(), AuditUnavailable: c.auditDown.Load(),
 		StorageUnavailable: c.storageDown.Load(), OtherFailures: c.otherwises.Load(),
 		Discarded: c.discarded.Load(), Rejected: c.rejected.Load(), Unwritten: c.unwritten.Load(),
-	}}
+	}
+}
+
+// Stats measures. It looks at every lease, which takes milliseconds at a
+// hundred thousand.
+func (m *Manager) Stats() Stats {
+	s := Stats{Counts: m.Counts()}
 	lags := map[*account]time.Duration{}
 	now := m.clock.now()
 	for _, l := range m.all() {
@@ -154,8 +159,10 @@ type Status struct {
 	GrantID string
 	Grant   string
 	Account string
-	// Subscriptions counts streams.
+	// Subscriptions counts streams. Entitled: one of them may have a
+	// credential.
 	Subscriptions int
+	Entitled      bool
 	// The credential in force; CredentialID is empty if there is none.
 	CredentialID               string
 	IssuedAt, Expires, RenewAt time.Time
@@ -196,6 +203,7 @@ func (m *Manager) status(l *lease) (Status, bool) {
 		if !sub.call {
 			s.Subscriptions++
 		}
+		s.Entitled = s.Entitled || sub.allowed && sub.eligible()
 	}
 	if len(l.subs) > 0 {
 		s.Holder = l.subs[0].holder

@@ -57,14 +57,14 @@ func TestLeases(t *testing.T) {
 		}
 		c := a.credential()
 		s := got["a1"]
-		if s.Holder.Agent != "agent-1" || s.GrantID != "g1" || s.Grant != "grant-g1" || s.Account != "main" || s.Subscriptions != 1 ||
+		if s.Holder.Agent != "agent-1" || s.GrantID != "g1" || s.Grant != "grant-g1" || s.Account != "main" || s.Subscriptions != 1 || !s.Entitled ||
 			s.CredentialID != c.ID || !s.Expires.Equal(c.Expires) || s.Resumed || s.Due || s.InFlight || s.Problem != "" {
 			t.Errorf("the supplied one is %+v", s)
 		}
 		if at := s.RenewAt.Sub(c.IssuedAt); at < hour/2 || at > 39*time.Minute {
 			t.Errorf("it is renewed after %s", at)
 		}
-		if s := got["a2"]; s.Subscriptions != 0 || s.CredentialID == "" {
+		if s := got["a2"]; s.Subscriptions != 0 || s.Entitled || s.CredentialID == "" {
 			t.Errorf("the lingering one is %+v", s)
 		}
 		if s := got["a3"]; s.Problem != reason.STSUnavailable || s.RetryAt.IsZero() {
