@@ -46,7 +46,9 @@ type Info struct {
 	// Client is what the agent says that it runs.
 	Client            string
 	CertificateSerial string
-	Opened            time.Time
+	// CertificateFrom and CertificateTo are the certificate's life.
+	CertificateFrom, CertificateTo time.Time
+	Opened                         time.Time
 	// Grants are ordered by name.
 	Grants []GrantInfo
 	// Pending counts the messages that wait to be sent, with the one that the
@@ -107,6 +109,7 @@ func (s *Stream) info() Info {
 	info := Info{
 		ID: s.ID(), TenantID: p.TenantID, Tenant: p.Tenant, AgentID: p.AgentID, Agent: p.Agent, UserID: p.UserID, Login: p.Login,
 		Peer: p.Address, Client: s.client, CertificateSerial: p.Certificate.Serial,
+		CertificateFrom: p.Certificate.NotBefore, CertificateTo: p.Certificate.NotAfter,
 		Opened: s.opened, Pending: s.outbox.pending(),
 	}
 	if s.sending {
