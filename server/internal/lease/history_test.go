@@ -151,6 +151,9 @@ func (m *model) behave(err error, latency time.Duration) {
 				m.flying[key]--
 				m.mu.Unlock()
 			}()
+			if latency == 0 {
+				return err
+			}
 			select {
 			case <-time.After(latency):
 				return err

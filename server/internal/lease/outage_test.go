@@ -9,7 +9,6 @@ import (
 
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/reason"
-	"github.com/stokerd/stoker/server/internal/storage"
 )
 
 // STS is away for longer than a lifetime. Everybody keeps the last good
@@ -171,6 +170,69 @@ func TestThrottling(t *testing.T) {
 	}, withRate(50))
 }
 
+// STS is away for two thirds of a lifetime, and comes back with a tenth of the
+// quota. Who can be saved is: those served are the earliest to expire, and the
+// little that STS gives is used.
+func TestOutageThenATenthOfTheQuota(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		const agents, quota = 1000, 1.0
+		all, ends := make([]*agent, agents), map[string]time.Time{}
+		for i := range all {
+			all[i] = w.subscribe(i)
+			pass(hour / 2 / agents)
+		}
+		after(time.Minute)
+		w.sts.failing(errDown)
+		after(40 * time.Minute)
+		for i, a := range all {
+			ends[holder(i).AgentID] = a.credential().Expires
+		}
+		back, bucket := w.sts.count(), newPace(quota).bucket
+		w.sts.set(func(s *fakeSTS) {
+			s.fail = func(context.Context, issuer.Request) error {
+				if !bucket.AllowN(time.Now(), 1) {
+					return errThrottled
+				}
+				return nil
+			}
+		})
+		const watched = 10 * time.Minute
+		began := time.Now()
+		after(watched)
+		var served []call
+		for _, c := range w.sts.made()[back:] {
+			if c.err == nil {
+				served = append(served, c)
+			}
+		}
+		if n := float64(len(served)); n < 2.0/3*quota*watched.Seconds() {
+			t.Errorf("%v of %v credentials that STS would have given were asked for", n, quota*watched.Seconds())
+		}
+		// A throttled lease waits a moment, while the next ones are served.
+		late := 0
+		for i, c := range served[1:] {
+			if ends[c.request.Tags[2].Value].Before(ends[served[i].request.Tags[2].Value]) {
+				late++
+			}
+		}
+		if late > len(served)/4 {
+			t.Errorf("%d of %d were served after one that expires later", late, len(served))
+		}
+		// Nobody ran dry for whom there was time, but for those moments.
+		for i, a := range all {
+			end := ends[holder(i).AgentID]
+			if len(a.credentials()) > 1 || end.Before(began) || end.After(began.Add(watched)) {
+				continue
+			}
+			for _, c := range served {
+				if c.at.Before(end.Add(-2*throttledBackoff)) && ends[c.request.Tags[2].Value].After(end) {
+					t.Fatalf("agent %d ran dry at %s; one that ends at %s was served at %s", i, end, ends[c.request.Tags[2].Value], c.at)
+				}
+			}
+		}
+	}, withRate(10), quietly)
+}
+
 // An account that is down, hangs or throttles does not delay another.
 func TestAccountsAreIndependent(t *testing.T) {
 	for name, spoil := range map[string]func(*fakeSTS){
@@ -200,120 +262,6 @@ func TestAccountsAreIndependent(t *testing.T) {
 			}, withAccount("other", other), quietly, abruptly)
 		})
 	}
-}
-
-// Calls in flight are bounded, and a new agent's first credential goes ahead
-// of early renewals.
-func TestFirstCredentialBeforeEarlyRenewal(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		for i := range 100 {
-			w.subscribe(i)
-		}
-		after(time.Minute)
-		// At two calls of twenty seconds at once, renewals pile up.
-		w.sts.set(func(s *fakeSTS) { s.latency, s.most = 20*time.Second, 0 })
-		after(35 * time.Minute)
-		if due := w.m.Stats().Accounts[0].Due; due < 10 {
-			t.Fatalf("only %d leases are due: nothing is proved", due)
-		}
-		late := w.subscribe(1000)
-		after(41 * time.Second)
-		late.want(1, 0, 0)
-		if w.sts.most != 2 {
-			t.Errorf("%d calls were in flight at once, want 2", w.sts.most)
-		}
-	}, withMaxCalls(2), abruptly)
-}
-
-// Other terms go ahead of early renewals, too.
-func TestChangeBeforeEarlyRenewal(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a := w.subscribeAs(1000, holder(1000), "g2", nil)
-		after(25 * time.Minute)
-		for i := range 100 {
-			w.subscribe(i)
-		}
-		after(20 * time.Minute)
-		a.want(2, 0, 0)
-		w.sts.set(func(s *fakeSTS) { s.latency = 20 * time.Second })
-		after(15 * time.Minute)
-		if due := w.m.Stats().Accounts[0].Due; due < 10 {
-			t.Fatalf("only %d leases are due: nothing is proved", due)
-		}
-		w.authority.alter("g2", func(e *Entitlement) { e.PolicyHash = "new" })
-		w.change(storage.KindGrant, "g2")
-		after(41 * time.Second)
-		a.want(3, 0, 0)
-	}, withMaxCalls(2), abruptly)
-}
-
-// A due lease whose location moves to another account leaves the queue of the
-// old one.
-func TestQueuedLeaseMovesToAnotherAccount(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.sts.set(func(s *fakeSTS) { s.latency = hour })
-		w.subscribeAs(1, holder(1), "g2", nil)
-		after(time.Second)
-		a := w.subscribe(2)
-		after(time.Second)
-		a.want(0, 0, 0)
-		w.authority.alter("g1", func(e *Entitlement) { e.Account = "other" })
-		w.change(storage.KindGrant, "g1")
-		after(time.Second)
-		a.want(1, 0, 0)
-		for _, s := range w.m.Stats().Accounts {
-			if s.Due != 0 {
-				t.Errorf("%d leases are due in account %s", s.Due, s.Name)
-			}
-		}
-	}, withMaxCalls(1), withAccount("other", newSTS()), abruptly, quietly)
-}
-
-// Every lease is told when the queue is too slow for it.
-func TestQueueTooSlow(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		a := w.subscribe(1)
-		after(time.Second)
-		w.sts.set(func(s *fakeSTS) { s.latency = 90 * time.Second })
-		for i := range 60 {
-			w.subscribe(100 + i)
-		}
-		after(hour)
-		got := a.problems()
-		if len(got) == 0 {
-			t.Fatalf("nothing was told of the expiry:%s", a.story())
-		}
-		wantReason(t, got[0].Problem.Err, reason.STSThrottled)
-		if !got[0].Problem.GoodUntil.Equal(a.credentials()[0].Credential.Expires) {
-			t.Errorf("told %+v", got[0].Problem)
-		}
-	}, withMaxCalls(1), quietly, abruptly)
-}
-
-// STS hangs across the expiry: that is told, and the answer still counts.
-func TestExpiryDuringCall(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.authority.addGrant("g3", "main", 15*time.Minute)
-		a := w.subscribeAs(1, holder(1), "g3", nil)
-		after(time.Second)
-		w.sts.set(func(s *fakeSTS) { s.latency = 9 * time.Minute })
-		after(20 * time.Minute)
-		a.want(2, 1, 0)
-		wantReason(t, a.problems()[0].Problem.Err, reason.STSUnavailable)
-	}, abruptly, func(_ *world, c *Config) { c.CallTimeout = hour })
-}
-
-// The call's own bound ends a call that hangs.
-func TestHangingCallIsCutOff(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
-		w.sts.set(func(s *fakeSTS) { s.latency = 24 * hour })
-		a := w.subscribe(1)
-		after(119 * time.Second)
-		a.want(0, 0, 0)
-		w.sts.set(func(s *fakeSTS) { s.latency = 0 })
-		after(3 * time.Second)
-		a.want(1, 1, 0)
-	}, quietly)
 }
 
 // While the audit trail cannot be written nothing is issued, STS is not even

@@ -1,15 +1,19 @@
 package lease
 
 import (
+	"math"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
 const (
-	// recovery is how long the pace takes from nothing back to the configured
-	// rate.
-	recovery = time.Minute
+	// After a cut the rate climbs to near where STS throttled within regain,
+	// and from there doubles in each doubling: most of a quota that has become
+	// small is used, and a throttling that has passed is soon forgotten.
+	regain   = 5 * time.Second
+	nearly   = 0.9
+	doubling = 30 * time.Second
 	// deepest is how far throttling slows an account down: to one call in this
 	// many.
 	deepest = 64
@@ -19,14 +23,13 @@ const (
 )
 
 // pace is an account's budget of STS calls. The configured rate is a ceiling;
-// each time STS throttles the rate is halved, and grows back slowly.
+// each time STS throttles the rate is halved, and grows back.
 type pace struct {
 	bucket *rate.Limiter
 	full   rate.Limit
-	// low is the rate right after the last cut, which was at cut; zero: the
-	// rate is full.
-	low rate.Limit
-	cut time.Time
+	// cut is when the rate was last cut from top to low; zero: it is full.
+	low, top rate.Limit
+	cut      time.Time
 }
 
 // newPace allows short bursts of a tenth of a second's calls.
@@ -39,7 +42,11 @@ func (p *pace) rateAt(now time.Time) rate.Limit {
 	if p.cut.IsZero() {
 		return p.full
 	}
-	return min(p.full, p.low+p.full*rate.Limit(now.Sub(p.cut)/time.Millisecond)/rate.Limit(recovery/time.Millisecond))
+	since, near := now.Sub(p.cut), max(p.low, nearly*p.top)
+	if since < regain {
+		return min(p.full, p.low+(near-p.low)*rate.Limit(since.Seconds()/regain.Seconds()))
+	}
+	return min(p.full, near*rate.Limit(math.Exp2((since-regain).Seconds()/doubling.Seconds())))
 }
 
 // wait is how long until a call may be made: 0 if now.
@@ -70,7 +77,8 @@ func (p *pace) throttled(started, now time.Time) {
 	if !p.cut.IsZero() && started.Before(p.cut) {
 		return
 	}
-	p.low = max(p.rateAt(now)/2, p.full/deepest)
+	p.top = p.rateAt(now)
+	p.low = max(p.top/2, p.full/deepest)
 	p.cut = now
 	p.bucket.SetLimitAt(now, p.low)
 }

@@ -23,8 +23,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.running.Swap(true) {
 		return errors.New("the lease manager runs already")
 	}
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(tick)
 	defer timer.Stop()
+	m.kick()
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,7 +35,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 		m.observe()
 		m.fire()
-		timer.Reset(m.dispatch())
+		if wait := m.dispatch(); wait > 0 {
+			timer.Reset(wait)
+		} else {
+			m.kick()
+		}
 	}
 }
 
@@ -69,7 +74,7 @@ func (m *Manager) fire() {
 }
 
 // dispatch begins what may begin now and gives how long there is nothing more
-// to do.
+// to do; 0 or less if there is more now.
 func (m *Manager) dispatch() time.Duration {
 	wait := tick
 	for _, a := range m.order {
@@ -80,7 +85,7 @@ func (m *Manager) dispatch() time.Duration {
 	if m.timers.len() > 0 {
 		wait = min(wait, m.timers.head().at.since(m.clock.now()))
 	}
-	return max(0, wait)
+	return wait
 }
 
 // serve begins calls for the account's most urgent leases as far as its gate,
