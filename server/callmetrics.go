@@ -60,7 +60,7 @@ func (m *callMetrics) method(labels ...string) *methodMetrics {
 		received: m.received.WithLabelValues(labels...), sent: m.sent.WithLabelValues(labels...),
 	}
 	for code := range made.handled {
-		made.handled[code] = m.handled.WithLabelValues(append(labels[:3:3], codes.Code(code).String())...) //nolint:gosec // 0 to 16
+		made.handled[code] = m.handled.WithLabelValues(append(labels[:3:3], codes.Code(code).String())...)
 	}
 	return made
 }

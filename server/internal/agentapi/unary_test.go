@@ -115,12 +115,12 @@ func TestGetCredentialsLostWhileWaiting(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0].GetId() != "1" {
 		t.Fatalf("nothing lost: %v, %v", got, err)
 	}
-	change = func() { time.Sleep(10 * time.Millisecond); replaced.Store(true) }
+	change = func() { <-time.After(10 * time.Millisecond); replaced.Store(true) }
 	if got, err = get(); err != nil || got[0].GetId() != "2" {
 		t.Errorf("replaced: %v, %v", got, err)
 	}
 	change = func() {
-		time.Sleep(10 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 		lost.Store(reason.New(reason.GrantDeleted, "gone"))
 	}
 	_, err = get()

@@ -41,12 +41,12 @@ func TestStorageFails(t *testing.T) {
 					t.Errorf("Healthy = %v", err)
 				}
 				f.set(func(f *fake) { f.calls = 0 })
-				time.Sleep(10 * time.Minute)
+				<-time.After(10 * time.Minute)
 				if n := f.tried(); n < 100 || n > 500 {
 					t.Errorf("%d attempts in ten minutes", n)
 				}
 				f.set(func(f *fake) { fault(f, nil) })
-				time.Sleep(5 * time.Second) // nobody asks for anything
+				<-time.After(5 * time.Second) // nobody asks for anything
 				synctest.Wait()
 				if err := trail.Healthy(); err != nil {
 					t.Errorf("Healthy = %v", err)
@@ -103,7 +103,7 @@ func TestCommitInDoubt(t *testing.T) {
 		if _, err := trail.Append(t.Context(), issued("doubtful"), audit.NoFence); !reason.Is(err, reason.AuditUnavailable) {
 			t.Fatalf("Append = %v", err)
 		}
-		time.Sleep(time.Minute) // probes are lost as well
+		<-time.After(time.Minute) // probes are lost as well
 		f.set(func(f *fake) { f.lost = nil })
 		add(t, trail, "next")
 		if trail.Writer() != writer {
@@ -175,7 +175,7 @@ func TestTrimmedByAnother(t *testing.T) {
 		f := newFake()
 		one, two := open(t, f, audit.Options{}), open(t, f, audit.Options{})
 		add(t, one, "1", "2", "3")
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		if _, err := two.Trim(t.Context(), time.Now().Add(-time.Minute)); err != nil {
 			t.Fatal(err)
 		}
@@ -203,17 +203,17 @@ func TestStorageHangs(t *testing.T) {
 		f.set(func(f *fake) { f.hang = true })
 		var a answers
 		a.append(t.Context(), trail, "hangs", audit.NoFence)
-		time.Sleep(6 * time.Second)
+		<-time.After(6 * time.Second)
 		if err := trail.Healthy(); !reason.Is(err, reason.AuditUnavailable) {
 			t.Errorf("Healthy = %v", err)
 		}
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		a.wg.Wait()
 		if err := a.got["hangs"]; !reason.Is(err, reason.AuditUnavailable) {
 			t.Errorf("hangs: %v", err)
 		}
 		f.set(func(f *fake) { f.hang = false })
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		add(t, trail, "next")
 		intact(t, f)
 	})

@@ -13,7 +13,7 @@ func (p *Process) CPU() (time.Duration, error) {
 	// The number of a process's clock, as clock_getcpuclockid makes it: the
 	// complement of its id, and the kind of clock in the lowest three bits.
 	const scheduled = 2
-	clock := int32(^uint32(p.ID())<<3 | scheduled) //nolint:gosec // ids fit
+	clock := int32(^uint32(p.ID())<<3 | scheduled)
 	var at unix.Timespec
 	if err := unix.ClockGettime(clock, &at); err != nil {
 		return 0, fmt.Errorf("processor time of process %d: %w", p.ID(), err)

@@ -154,7 +154,7 @@ func (o *office) pair(sign func(*ecdsa.PrivateKey) (*x509.Certificate, error)) (
 func source(index int) netip.Addr {
 	var b [4]byte
 	const first = 127<<24 | 1<<16 | 1
-	binary.BigEndian.PutUint32(b[:], uint32(first+index)) //nolint:gosec // far less than 2^24
+	binary.BigEndian.PutUint32(b[:], uint32(first+index))
 	return netip.AddrFrom4(b)
 }
 
