@@ -215,7 +215,9 @@ func TestStream(t *testing.T) {
 		t.Error("a call that has ended takes messages")
 	}
 	c.Close()
-	<-in.closed
+	if err := <-in.closed; err != nil && !errors.Is(err, light.ErrClosed) {
+		t.Errorf("closed with %v", err)
+	}
 	if _, err := c.Begin(streamPath, nil, nil, false); !errors.Is(err, light.ErrClosed) {
 		t.Errorf("a call on a closed connection: %v", err)
 	}

@@ -55,7 +55,7 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = log.Close() }() // the child has its own descriptor
+	defer func() { _ = log.Close() }()        // the child has its own descriptor
 	cmd := exec.Command(s.Program, s.Args...) //nolint:gosec // our own executable
 	cmd.Env, cmd.Stderr = s.Environment, log
 	input, err := cmd.StdinPipe()
