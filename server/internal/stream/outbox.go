@@ -81,7 +81,9 @@ func (e *entry) revoke(r *lease.Revoked) {
 		e.credential = nil // the agent never had it, so there is nothing to tell
 		return
 	}
-	if e.revoked == nil || e.revoked.CredentialID != "" {
+	// One that waits is worth more than this one if it is of the whole grant, or
+	// of the credential that the agent has.
+	if w := e.revoked; w == nil || w.CredentialID != "" && w.CredentialID != e.credentialID {
 		e.revoked = r
 	}
 }

@@ -90,6 +90,28 @@ func TestOutboxOrder(t *testing.T) {
 	}
 }
 
+// A revocation of what the agent has is not lost because others follow before
+// it is sent, of credentials that the agent never saw.
+func TestRevocationsOfOneGrantCoalesce(t *testing.T) {
+	revoke := func(id string) lease.Event { return lease.Event{Revoked: &lease.Revoked{CredentialID: id}} }
+	for name, filed := range map[string][]lease.Event{
+		"one that it never had, twice, after it": {revoke("a1"), {Credential: &lease.Credential{ID: "a2"}}, revoke("a2"), revoke("a2")},
+		"one that it never had, before it":       {{Credential: &lease.Credential{ID: "a2"}}, revoke("a2"), revoke("a2"), revoke("a1")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o outbox
+			e := &entry{name: "a"}
+			e.has("a1", time.Time{})
+			for _, event := range filed {
+				o.file(e, event)
+			}
+			if l, ok := o.take(); !ok || l.Revoked == nil || l.Revoked.CredentialID != "a1" {
+				t.Errorf("sent %+v", l.Message)
+			}
+		})
+	}
+}
+
 // Whatever is filed and however slowly it is taken: it stays bounded, a
 // credential that was revoked before it was sent never is, and in the end the
 // agent knows the last word on each grant.
@@ -123,8 +145,10 @@ func FuzzOutbox(f *testing.F) {
 					t.Fatalf("%s was sent after it was revoked", l.Credential.ID)
 				}
 				w.agent = l.Credential.ID
+				l.entry.has(w.agent, time.Time{})
 			case l.Revoked != nil && (l.Revoked.CredentialID == "" || l.Revoked.CredentialID == w.agent):
 				w.agent = ""
+				l.entry.has("", time.Time{})
 			}
 			return true
 		}
