@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"sync"
 	"unique"
@@ -64,26 +66,45 @@ func (c *connection) identify(trustDomain string, address net.Addr) (authn.Peer,
 	return c.peer, c.err
 }
 
-// reporting tells the listener which handshakes have succeeded, and calls what
-// came of them.
-type reporting struct {
-	credentials.TransportCredentials
-}
+// security is how a listener's connections are secured. Beside what grpc's
+// own credentials do it tells the listener which handshakes have succeeded;
+// and it copies no configuration for each connection.
+type security struct{ config *tls.Config }
+
+var errNoClient = errors.New("these credentials are a server's")
 
 // ServerHandshake implements credentials.TransportCredentials.
-func (r reporting) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secured, info, err := r.TransportCredentials.ServerHandshake(raw)
-	if err != nil {
-		return secured, info, err
+func (s security) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured := tls.Server(raw, s.config)
+	// Its deadline is grpc's ConnectionTimeout.
+	if err := secured.Handshake(); err != nil {
+		_ = secured.Close()
+		return nil, nil, err
+	}
+	state := secured.ConnectionState()
+	if state.NegotiatedProtocol == "" {
+		_ = secured.Close()
+		return nil, nil, errors.New("the client does not ask for HTTP/2")
 	}
 	admission.Established(raw)
-	if tls, ok := info.(credentials.TLSInfo); ok {
-		info = &connection{CommonAuthInfo: tls.CommonAuthInfo, chains: tls.State.VerifiedChains}
-	}
-	return secured, info, nil
+	return secured, &connection{
+		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
+		chains:         state.VerifiedChains,
+	}, nil
+}
+
+// ClientHandshake implements credentials.TransportCredentials.
+func (s security) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errNoClient
+}
+
+// Info implements credentials.TransportCredentials.
+func (s security) Info() credentials.ProtocolInfo {
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials.
-func (r reporting) Clone() credentials.TransportCredentials {
-	return reporting{r.TransportCredentials.Clone()}
-}
+func (s security) Clone() credentials.TransportCredentials { return s }
+
+// OverrideServerName implements credentials.TransportCredentials.
+func (s security) OverrideServerName(string) error { return errNoClient }

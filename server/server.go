@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 
@@ -291,7 +290,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 		Lifetime: s.certificateLifetime(), Log: s.log,
 	})
 	exempt, methods := endless{}, served{}
-	s.main.server = grpc.NewServer(slices.Concat(mainTransport(credentials.NewTLS(s.reloader.Mutual()), exempt), s.traces(methods),
+	s.main.server = grpc.NewServer(slices.Concat(mainTransport(s.reloader.Mutual(), exempt), s.traces(methods),
 		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who))))...)
 	if err := s.registerMain(desk); err != nil {
 		return err
@@ -304,7 +303,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 		return err
 	}
 	if e := s.config.Enrollment; e != nil {
-		s.enroll.server = grpc.NewServer(append(enrollTransport(credentials.NewTLS(s.reloader.ServerOnly())),
+		s.enroll.server = grpc.NewServer(append(enrollTransport(s.reloader.ServerOnly()),
 			chain(layers(s.log, calls, newcomers))...)...)
 		agentapi.RegisterEnrollment(s.enroll.server, desk)
 		calls.add(s.enroll.server)

@@ -2,12 +2,12 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/tap"
 
@@ -110,22 +110,22 @@ func listen(ctx context.Context, address string, limits admission.Limits, log *s
 }
 
 // mainTransport is how the main listener holds connections and calls.
-func mainTransport(creds credentials.TransportCredentials, exempt endless) []grpc.ServerOption {
-	return append(transport(creds, maxMessage, maxStreams, keepalive.ServerParameters{MaxConnectionIdle: idleLimit}),
+func mainTransport(secured *tls.Config, exempt endless) []grpc.ServerOption {
+	return append(transport(secured, maxMessage, maxStreams, keepalive.ServerParameters{MaxConnectionIdle: idleLimit}),
 		grpc.InTapHandle(limitUnary(exempt.has, unaryLimit)))
 }
 
 // enrollTransport is how the enrollment listener does.
-func enrollTransport(creds credentials.TransportCredentials) []grpc.ServerOption {
-	return transport(creds, enrollMessage, enrollStreams, keepalive.ServerParameters{
+func enrollTransport(secured *tls.Config) []grpc.ServerOption {
+	return transport(secured, enrollMessage, enrollStreams, keepalive.ServerParameters{
 		MaxConnectionIdle: enrollIdle, MaxConnectionAge: enrollAge, MaxConnectionAgeGrace: enrollGrace,
 	})
 }
 
-func transport(creds credentials.TransportCredentials, message int, streams uint32, alive keepalive.ServerParameters) []grpc.ServerOption {
+func transport(secured *tls.Config, message int, streams uint32, alive keepalive.ServerParameters) []grpc.ServerOption {
 	alive.Time, alive.Timeout = keepaliveAfter, keepaliveAnswer
 	return []grpc.ServerOption{
-		grpc.Creds(reporting{creds}),
+		grpc.Creds(security{secured}),
 		grpc.ConnectionTimeout(handshakeLimit),
 		grpc.MaxRecvMsgSize(message),
 		grpc.MaxHeaderListSize(maxHeaderList),
