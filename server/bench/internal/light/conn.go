@@ -65,9 +65,6 @@ func (c *Conn) Begin(path string, metadata []Header, message []byte, last bool) 
 	if c.closed {
 		return 0, ErrClosed
 	}
-	if c.encoder == nil {
-		c.encoder = hpack.NewEncoder(&c.headers)
-	}
 	made := &call{id: c.nextID, window: c.callWindow}
 	if err := c.spend(made, len(message)); err != nil {
 		return 0, err
@@ -191,8 +188,8 @@ func (c *Conn) writeLocked(b []byte) error {
 }
 
 // run reads until the connection ends.
-func (c *Conn) run() {
-	err := c.read()
+func (c *Conn) run(framer *http2.Framer) {
+	err := c.read(framer)
 	if errors.Is(err, io.EOF) {
 		err = io.EOF
 	}

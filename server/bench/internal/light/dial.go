@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 const (
@@ -50,8 +51,9 @@ type Handler interface {
 	Closed(err error)
 }
 
-// Dial connects, shakes hands and begins to read. The caller's goroutine does
-// the handshake, whose grown stack the connection thus does not keep.
+// Dial connects, shakes hands, learns the server's settings and begins to read.
+// The caller's goroutine does the handshake, whose grown stack the connection
+// thus does not keep.
 func Dial(ctx context.Context, t Target, h Handler) (*Conn, error) {
 	var dialer net.Dialer
 	if t.Source.IsValid() {
@@ -71,12 +73,39 @@ func Dial(ctx context.Context, t Target, h Handler) (*Conn, error) {
 		return nil, fmt.Errorf("%s speaks %q, not HTTP/2", t.Address, p)
 	}
 	c := &Conn{tls: secured, authority: t.Authority, to: h, nextID: 1, window: defaultWindow, callWindow: defaultWindow}
-	if err := c.write(preface()); err != nil {
+	c.encoder = hpack.NewEncoder(&c.headers)
+	framer := newFramer(secured)
+	if err := c.greet(ctx, framer); err != nil {
 		_ = raw.Close()
 		return nil, err
 	}
-	go c.run()
+	go c.run(framer)
 	return c, nil
+}
+
+// greet exchanges settings. As grpc-go's client does, nothing is asked of a
+// server whose settings are not known.
+func (c *Conn) greet(ctx context.Context, framer *http2.Framer) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.tls.SetDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	if err := c.write(preface()); err != nil {
+		return err
+	}
+	frame, err := framer.ReadFrame()
+	if err != nil {
+		return err
+	}
+	first, ok := frame.(*http2.SettingsFrame)
+	if !ok {
+		return fmt.Errorf("the server's first frame is %v, not its settings", frame.Header().Type)
+	}
+	if err := c.settings(first); err != nil {
+		return err
+	}
+	return c.tls.SetDeadline(time.Time{})
 }
 
 // preface opens the connection: the fixed text, the settings, and a window as

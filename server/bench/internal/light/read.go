@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net/url"
 	"strconv"
 	"strings"
@@ -27,12 +28,16 @@ type Status struct {
 // Unset is the code of a call that ended without a status: it was reset.
 const Unset = -1
 
-// read reads frames until there are no more.
-func (c *Conn) read() error {
-	framer := http2.NewFramer(nil, c.tls)
+func newFramer(from io.Reader) *http2.Framer {
+	framer := http2.NewFramer(nil, from)
 	framer.SetReuseFrames()
 	framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
 	framer.MaxHeaderListSize = longestHeaders
+	return framer
+}
+
+// read reads frames until there are no more.
+func (c *Conn) read(framer *http2.Framer) error {
 	var unread uint32 // of the connection
 	for {
 		frame, err := framer.ReadFrame()
@@ -163,14 +168,17 @@ func (c *Conn) settings(f *http2.SettingsFrame) error {
 	if f.IsAck() {
 		return nil
 	}
+	c.mu.Lock()
 	if width, ok := f.Value(http2.SettingInitialWindowSize); ok {
-		c.mu.Lock()
 		for _, one := range c.calls {
 			one.window += int64(width) - c.callWindow
 		}
 		c.callWindow = int64(width)
-		c.mu.Unlock()
 	}
+	if size, ok := f.Value(http2.SettingHeaderTableSize); ok && c.encoder != nil {
+		c.encoder.SetMaxDynamicTableSizeLimit(size)
+	}
+	c.mu.Unlock()
 	return c.write(appendFrameHeader(nil, 0, http2.FrameSettings, http2.FlagSettingsAck, 0))
 }
 
