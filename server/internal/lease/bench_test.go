@@ -114,7 +114,7 @@ func BenchmarkMemory(b *testing.B) {
 		credentials := 0
 		for _, l := range m.all() {
 			l.mu.Lock()
-			l.cur = nil
+			l.cur, l.subs[0].have = nil, nil
 			l.mu.Unlock()
 			credentials++
 		}
@@ -146,7 +146,7 @@ func BenchmarkRenewal(b *testing.B) {
 			l.mu.Lock()
 			early := *l.cur
 			early.renewAt = 0
-			l.cur = &early
+			l.cur, l.subs[0].have = &early, &early
 			m.settle(l)
 			l.mu.Unlock()
 		}

@@ -154,7 +154,7 @@ func (l *lease) unserved(s *Subscription) bool {
 	if !s.allowed {
 		return true
 	}
-	return s.held == nil && (l.cur == nil || s.have != l.cur.ID)
+	return s.held == nil && (l.cur == nil || s.have != l.cur)
 }
 
 // due is when the next attempt is to be made.

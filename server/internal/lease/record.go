@@ -126,8 +126,8 @@ func (m *Manager) refuse(l *lease, s *Subscription, why *reason.Error) {
 
 func (m *Manager) tellRefusal(l *lease, s *Subscription, why *reason.Error) {
 	p := &Problem{GrantID: l.key.grant, Grant: l.name, Err: why}
-	if l.cur != nil && s.have == l.cur.ID {
-		p.GoodUntil = l.cur.Expires
+	if s.have != nil {
+		p.GoodUntil = s.have.Expires
 	}
 	m.deliver(s, Event{Problem: p})
 }

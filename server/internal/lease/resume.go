@@ -84,7 +84,7 @@ func (m *Manager) decide(l *lease, s *Subscription, h *holding, why string) {
 		l.issuedAt = max(l.issuedAt, h.IssuedAt.UnixNano())
 	}
 	if l.cur.ID == s.held.ID && l.fits(s, m.clock.now()) {
-		s.have = l.cur.ID
+		s.have = l.cur
 		m.count.resumed.Add(1)
 	}
 	s.held = nil
@@ -112,7 +112,7 @@ func (m *Manager) lookAgain(l *lease, s *Subscription, held *Held, cause error) 
 	l.lookAt = now.add(l.backoff(now, 0))
 	why := reason.New(reason.StorageUnavailable, "the broker cannot read its records of the credential that is held; it tries again").Because(cause)
 	if !s.knows(why, now) {
-		s.told, s.toldAt = why, now
+		s.told = &notice{why.Reason, now}
 		m.deliver(s, Event{Problem: &Problem{GrantID: l.key.grant, Grant: l.name, Err: why, RetryAt: m.clock.wallAt(l.lookAt)}})
 	}
 	m.settle(l)

@@ -139,9 +139,9 @@ func (m *Manager) forget(l *lease) {
 	gone := l.cur
 	why := reason.New(reason.CredentialRevoked, "the credential was revoked; stop using it, another one follows")
 	for _, s := range l.subs {
-		if s.have == gone.ID {
+		if s.have == gone {
 			m.recordLoss(l, s, why)
-			s.have = ""
+			s.have = nil
 			m.deliver(s, Event{Revoked: &Revoked{GrantID: l.key.grant, Grant: l.name, CredentialID: gone.ID, Err: why}})
 		}
 	}
@@ -169,13 +169,13 @@ func (m *Manager) judge(l *lease, v *verdict) bool {
 		return false
 	}
 	had := s.allowed
-	if s.have != "" {
+	if s.have != nil {
 		m.recordLoss(l, s, v.err)
 		s.past = l.cur
 	}
 	s.allowed, s.refused, s.held, s.looking = false, v.err, nil, false
 	if had {
-		s.have = ""
+		s.have = nil
 		m.deliver(s, Event{Revoked: &Revoked{GrantID: l.key.grant, Grant: l.name, Err: v.err}})
 	} else {
 		m.refuse(l, s, v.err)
@@ -204,7 +204,7 @@ func (m *Manager) give(l *lease, s *Subscription) {
 	if s.held != nil {
 		if s.held.ID == cur.ID {
 			// The lease's own memory is as good as the audit trail's.
-			s.have, s.held, s.looking = cur.ID, nil, false
+			s.have, s.held, s.looking = cur, nil, false
 			m.count.resumed.Add(1)
 			return
 		}
@@ -214,10 +214,10 @@ func (m *Manager) give(l *lease, s *Subscription) {
 			return
 		}
 	}
-	if cur.bare || s.have == cur.ID || s.past == cur {
+	if cur.bare || s.have == cur || s.past == cur {
 		return
 	}
-	s.have, s.held, s.looking = cur.ID, nil, false
+	s.have, s.held, s.looking = cur, nil, false
 	s.past, s.told, s.ackedAt = nil, nil, 0
 	m.deliver(s, Event{Credential: &cur.Credential})
 }

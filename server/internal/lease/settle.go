@@ -151,7 +151,7 @@ func (m *Manager) tellExpiry(l *lease) {
 		why = m.queueTrouble(l.account)
 	}
 	for _, s := range l.subs {
-		if s.have == l.cur.ID && s.refused == nil {
+		if s.have == l.cur && s.refused == nil {
 			s.told = nil
 			m.tell(l, s, why)
 		}
@@ -175,20 +175,20 @@ func (m *Manager) tell(l *lease, s *Subscription, why *reason.Error) {
 	if !s.eligible() || s.knows(why, now) {
 		return
 	}
-	s.told, s.toldAt = why, now
+	s.told = &notice{why.Reason, now}
 	p := &Problem{GrantID: l.key.grant, Grant: l.name, Err: why}
 	if !l.permanent {
 		p.RetryAt = m.clock.wallAt(max(l.nextTry(m), now))
 	}
-	if l.cur != nil && s.have == l.cur.ID {
-		p.GoodUntil = l.cur.Expires
+	if s.have != nil {
+		p.GoodUntil = s.have.Expires
 	}
 	m.deliver(s, Event{Problem: p})
 }
 
 // knows says whether the subscriber was told the same a moment ago.
 func (s *Subscription) knows(why *reason.Error, now instant) bool {
-	return s.told != nil && s.told.Reason == why.Reason && now.since(s.toldAt) < repeatAfter
+	return s.told != nil && s.told.why == why.Reason && now.since(s.told.at) < repeatAfter
 }
 
 // nextTry is when the lease is tried again, as far as can be told.

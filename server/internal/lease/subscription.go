@@ -25,11 +25,10 @@ type Subscription struct {
 	past *holding
 	// refused is why the authority allows nothing.
 	refused *reason.Error
-	// have is the id of the credential it was given, or resumed with.
-	have string
-	// told is the problem it knows of, since toldAt.
-	told   *reason.Error
-	toldAt instant
+	// have is the credential it was given or resumed with, nil if none.
+	have *holding
+	// told is the problem it knows of.
+	told *notice
 	// ackedAt is when it acknowledged have, in whole seconds on the timeline;
 	// 0: it has not.
 	ackedAt uint32
@@ -46,6 +45,17 @@ type Subscription struct {
 	// The manager's mu guards these.
 	place    [indexKinds]int32
 	location string
+}
+
+// notice is what a subscriber was told of, and when.
+type notice struct {
+	why reason.Reason
+	at  instant
+}
+
+// has says whether the subscriber was given the credential last.
+func (s *Subscription) has(credentialID string) bool {
+	return s.have != nil && s.have.ID == credentialID
 }
 
 // longestID bounds the id of a held credential.
@@ -146,17 +156,18 @@ func (s *Subscription) Close() {
 func (s *Subscription) Acknowledge(credentialID string) {
 	s.lease.mu.Lock()
 	defer s.lease.mu.Unlock()
-	if credentialID != "" && s.have == credentialID {
+	if s.has(credentialID) {
 		s.ackedAt = uint32(s.manager.clock.now() / instant(time.Second))
 	}
 }
 
 // Refused takes the report that S3 refused the credential, with the error code
-// that S3 gave, which may be empty. The credential is then replaced, at most once each Config.ReportInterval: REPORT_TOO_FREQUENT says
-// when the next report may come. CREDENTIAL_UNKNOWN: the subscriber was not
-// given it. A report of the credential before the present one is accepted and
-// changes nothing; one of a held credential that is still being looked up keeps
-// it from being resumed.
+// that S3 gave, which may be empty. The credential is then replaced, at most
+// once each Config.ReportInterval: REPORT_TOO_FREQUENT says when the next
+// report may come. CREDENTIAL_UNKNOWN: the subscriber was not given it. A
+// report of the credential before the present one is accepted and changes
+// nothing; one of a held credential that is still being looked up keeps it from
+// being resumed.
 func (s *Subscription) Refused(credentialID, code string) error {
 	l, m := s.lease, s.manager
 	l.mu.Lock()
@@ -179,7 +190,7 @@ func (m *Manager) refusedByS3(l *lease, s *Subscription, credentialID, code stri
 	case unconfirmed:
 	case credentialID == l.previous:
 		return nil
-	case l.cur == nil || s.have != credentialID || l.cur.ID != credentialID:
+	case l.cur == nil || s.have != l.cur || l.cur.ID != credentialID:
 		return errUnknownCredential()
 	}
 	if wait := m.cfg.ReportInterval - now.since(l.reportedAt); l.reportedAt > 0 && wait > 0 {
@@ -209,8 +220,7 @@ func (s *Subscription) Holder() Holder { return s.holder }
 
 // Supply is how a subscription is supplied at the moment.
 type Supply struct {
-	// CredentialID is the one it was given or resumed with; empty: none. Of one
-	// that has been replaced since, for others alone, the times are zero.
+	// CredentialID is the one it was given or resumed with; empty: none.
 	CredentialID      string
 	IssuedAt, Expires time.Time
 	// AcknowledgedAt is zero until the agent has acknowledged CredentialID. It
@@ -225,9 +235,9 @@ func (s *Subscription) Supply() Supply {
 	l := s.lease
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := Supply{CredentialID: s.have}
-	if l.cur != nil && l.cur.ID == s.have {
-		out.IssuedAt, out.Expires = l.cur.IssuedAt, l.cur.Expires
+	var out Supply
+	if h := s.have; h != nil {
+		out.CredentialID, out.IssuedAt, out.Expires = h.ID, h.IssuedAt, h.Expires
 	}
 	if s.ackedAt > 0 {
 		out.AcknowledgedAt = s.manager.clock.wallAt(instant(s.ackedAt) * instant(time.Second))
