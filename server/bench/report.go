@@ -56,10 +56,9 @@ type Measure struct {
 	Note  string   `json:"note,omitempty"`
 }
 
-// Goal is what a value, or the ratio where Ratio is set, should be.
+// Goal is what a value, or the ratio where Ratio is set, should be at most.
 type Goal struct {
 	Ratio bool    `json:"ratio"`
-	Least bool    `json:"least"`
 	Value float64 `json:"value"`
 	Met   bool    `json:"met"`
 }
@@ -78,13 +77,12 @@ func (r *Report) add(m Measure) {
 				got = *m.Ratio
 			}
 		}
-		g.Met = g.Least && got >= g.Value || !g.Least && got <= g.Value
+		g.Met = got <= g.Value
 	}
 	r.Measures = append(r.Measures, m)
 }
 
 func atMost(v float64) *Goal      { return &Goal{Value: v} }
-func atLeast(v float64) *Goal     { return &Goal{Value: v, Least: true} }
 func ratioAtMost(v float64) *Goal { return &Goal{Value: v, Ratio: true} }
 
 func bareValue(v float64) *float64 { return &v }
@@ -133,17 +131,14 @@ func (g *Goal) describe(u Unit) string {
 	if g == nil {
 		return "-"
 	}
-	sign, value, verdict := "<= ", u.format(g.Value), "met"
-	if g.Least {
-		sign = ">= "
-	}
+	value, verdict := u.format(g.Value), "met"
 	if g.Ratio {
 		value = fmt.Sprintf("ratio %.2f", g.Value)
 	}
 	if !g.Met {
 		verdict = "MISSED"
 	}
-	return sign + value + " " + verdict
+	return "<= " + value + " " + verdict
 }
 
 // format writes a value in three digits or so.

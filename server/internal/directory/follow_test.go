@@ -93,9 +93,9 @@ func TestLostNotificationIsFoundWithinASecond(t *testing.T) {
 				f.set(lose)
 				d := start(t, f)
 				heard := listen(t, d)
-				time.Sleep(10*time.Second + 1)
+				<-time.After(10*time.Second + 1)
 				f.commit(put(acme))
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				synctest.Wait()
 				if _, ok := d.Tenant("t1"); !ok || len(heard.heard()) != 1 {
 					t.Errorf("there %v, heard %v", ok, heard.heard())
@@ -114,7 +114,7 @@ func TestWatchEnds(t *testing.T) {
 		for i := range 3 {
 			f.hangUp()
 			f.commit(put(acme))
-			time.Sleep(200 * time.Millisecond)
+			<-time.After(200 * time.Millisecond)
 			synctest.Wait()
 			if want := int64(2*i + 1); d.Sequence() != want {
 				t.Errorf("between watches: sequence %d, want %d", d.Sequence(), want)
@@ -144,7 +144,7 @@ func TestStorageGoesAwayAndReturns(t *testing.T) {
 		answer := make(chan error, 1)
 		go func() { answer <- d.Sync(t.Context()) }()
 		for range 600 { // notifications pour in meanwhile
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 			f.commit(put(borg))
 		}
 		if err := d.Behind(); !errors.Is(err, storage.ErrUnavailable) {
@@ -158,7 +158,7 @@ func TestStorageGoesAwayAndReturns(t *testing.T) {
 			t.Errorf("asked %d times in a minute", heads)
 		}
 		f.set(func(f *fake) { f.away = nil })
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		synctest.Wait()
 		if err := d.Behind(); err != nil {
 			t.Errorf("behind after the return: %v", err)
@@ -179,17 +179,17 @@ func TestStorageHangs(t *testing.T) {
 		d := start(t, f)
 		synctest.Wait()
 		f.set(func(f *fake) { f.hang = true })
-		time.Sleep(7 * time.Second)
+		<-time.After(7 * time.Second)
 		if err := d.Behind(); err == nil || !strings.Contains(err.Error(), "not answered") {
 			t.Errorf("Behind = %v", err)
 		}
-		time.Sleep(7 * time.Second)
+		<-time.After(7 * time.Second)
 		if err := d.Behind(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Behind = %v", err)
 		}
 		f.set(func(f *fake) { f.hang = false })
 		f.commit(put(acme))
-		time.Sleep(12 * time.Second)
+		<-time.After(12 * time.Second)
 		synctest.Wait()
 		if err := d.Behind(); err != nil || d.Sequence() != 1 {
 			t.Errorf("Behind = %v, sequence %d", err, d.Sequence())
@@ -207,7 +207,7 @@ func TestTrimmedFeed(t *testing.T) {
 		heard.forget()
 
 		f.set(func(f *fake) { f.away = storage.ErrUnavailable })
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		disabled := box
 		disabled.Disabled = true // at the same revision: contents count
 		changed := weekly
@@ -261,7 +261,7 @@ func TestReloadFails(t *testing.T) {
 		f.set(func(f *fake) { f.deaf, f.noLoad = true, storage.ErrUnavailable })
 		f.commit(put(acme))
 		f.trim()
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if err := d.Behind(); !errors.Is(err, storage.ErrUnavailable) || f.loads < 5 {
 			t.Errorf("Behind = %v after %d loads", err, f.loads)
 		}
@@ -364,12 +364,12 @@ func TestManyChangesAtOnce(t *testing.T) {
 			writes = append(writes, put(storage.Agent{Meta: meta(id), TenantID: "t1", Name: id}))
 		}
 		// A database a millisecond away.
-		f.set(func(f *fake) { f.fetched = func() { time.Sleep(time.Millisecond) } })
+		f.set(func(f *fake) { f.fetched = func() { <-time.After(time.Millisecond) } })
 		f.commit(writes...)
 		begun := time.Now()
 		answer := make(chan error, 1)
 		go func() { answer <- d.Sync(t.Context()) }()
-		time.Sleep(500 * time.Microsecond)
+		<-time.After(500 * time.Microsecond)
 		check(t, "Tenant meanwhile", acme)(d.Tenant("t1"))
 		if err := <-answer; err != nil {
 			t.Fatal(err)
@@ -404,7 +404,7 @@ func TestFetchFails(t *testing.T) {
 			}
 		})
 		f.commit(everything()...)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if d.Sequence() != 0 || len(heard.heard()) > 0 {
 			t.Errorf("sequence %d, heard %v", d.Sequence(), heard.heard())
 		}
@@ -430,11 +430,11 @@ func TestSweep(t *testing.T) {
 			put(storage.EndedSession{ID: "s1", Expires: almost}),
 		)
 		d := start(t, f)
-		time.Sleep(30 * time.Minute)
+		<-time.After(30 * time.Minute)
 		if _, ok := d.CertificateRevoked("01"); !ok || !d.SessionEnded("s1") {
 			t.Error("forgotten within the margin")
 		}
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		for serial, want := range map[string]bool{"01": false, "02": true, "03": true} {
 			if _, ok := d.CertificateRevoked(serial); ok != want {
 				t.Errorf("%s revoked: %v", serial, ok)
@@ -482,7 +482,7 @@ func history(t *testing.T, r *rand.Rand) {
 		case 4:
 			f.hangUp()
 		case 5:
-			time.Sleep(time.Duration(r.IntN(2000)) * time.Millisecond)
+			<-time.After(time.Duration(r.IntN(2000)) * time.Millisecond)
 		case 6, 7:
 			f.commit(gone(storage.KindAgent, id))
 		default:
