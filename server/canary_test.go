@@ -77,6 +77,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	for file, known := range map[string]string{
 		"stdout": t.Name(), "stderr": "[transport]", "log.json": "LOGIN_REJECTED", "audit.jsonl": "LOGIN_REJECTED", "stoker.db": "LOGIN_REJECTED",
 		"live/stoker.db-wal": "LOGIN_REJECTED", "metrics": "stoker_streams", "answers": "LOGIN_REJECTED", "goroutines": "goroutine",
+		"traces": "GetCredentials",
 	} {
 		text, err := os.ReadFile(filepath.Join(searched, file))
 		if wantOK(t, err); len(leaks(file, text, map[string][]byte{"control": []byte(known)})) == 0 {
@@ -184,6 +185,7 @@ func playCanaries(t *testing.T, dir string) {
 	log, err := os.Create(filepath.Join(searched, "log.json"))
 	wantOK(t, err)
 	f := &flow{t: t, dir: searched, secrets: map[string][]byte{}, answers: answers}
+	traces := startCollector(t)
 	f.b = brokertest.Start(t, brokertest.Options{
 		Log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.Level(-100), AddSource: true})),
 		STS: func(c *devsts.Config) { f.secret("long-term key", c.Users[0].SecretAccessKey.Reveal()) },
@@ -191,6 +193,7 @@ func playCanaries(t *testing.T, dir string) {
 			c.Storage.SQLite = filepath.Join(searched, "stoker.db")
 			c.Audit.Export = filepath.Join(searched, "audit.jsonl")
 			c.Operations = "127.0.0.1:0"
+			c.Tracing = server.TracingConfig{Endpoint: traces.url, Sample: 1}
 			c.Enrollment = &server.EnrollmentConfig{Listen: "127.0.0.1:0"}
 			c.Services = map[string]server.ServiceConfig{"restorer": {Tenants: []string{"*"}, Access: []string{"backup"}}}
 			main := c.Accounts["main"]
@@ -209,7 +212,8 @@ func playCanaries(t *testing.T, dir string) {
 	f.readEverything()
 	f.copyLive()
 	f.cutOff(acme)
-	f.b.Stop()
+	f.b.Stop() // sends the last spans
+	wantOK(t, os.WriteFile(filepath.Join(searched, "traces"), []byte(traces.all.String()), 0o600))
 	f.badConfigurations()
 	secrets, err := json.Marshal(f.secrets)
 	wantOK(t, err)
