@@ -132,14 +132,17 @@ var accesses = map[string]access{
 	"/stoker.v1.LocationService/UpdateLocation": forAdmins,
 	"/stoker.v1.LocationService/DeleteLocation": forAdmins,
 
-	"/stoker.v1.GrantService/CreateGrant": forOperators,
-	"/stoker.v1.GrantService/GetGrant":    forViewers,
-	"/stoker.v1.GrantService/ListGrants":  forViewers,
-	"/stoker.v1.GrantService/UpdateGrant": forOperators,
-	"/stoker.v1.GrantService/DeleteGrant": forAdmins,
+	"/stoker.v1.GrantService/CreateGrant":  forOperators,
+	"/stoker.v1.GrantService/GetGrant":     forViewers,
+	"/stoker.v1.GrantService/ExplainGrant": forViewers,
+	"/stoker.v1.GrantService/ListGrants":   forViewers,
+	"/stoker.v1.GrantService/UpdateGrant":  forOperators,
+	"/stoker.v1.GrantService/DeleteGrant":  forAdmins,
 
 	"/stoker.v1.FleetService/ListStreams":     forViewers,
 	"/stoker.v1.FleetService/WatchEvents":     forViewers,
+	"/stoker.v1.FleetService/GetStatus":       forViewers,
+	"/stoker.v1.FleetService/Diagnose":        forOperators,
 	"/stoker.v1.FleetService/Revoke":          forOperators,
 	"/stoker.v1.FleetService/ListRevocations": forViewers,
 

@@ -43,6 +43,7 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() error { return s.streams.Run(failed) })
 	parts.Go(func() error { return s.revoker.Run(failed) })
 	parts.Go(func() error { s.ready.run(failed); return nil })
+	parts.Go(func() error { s.pulse.run(failed); return nil })
 	parts.Go(func() error { s.tidy(failed); return nil })
 	if s.opsAt != nil {
 		ops := operations(s.registry, s.ready)

@@ -61,6 +61,9 @@ type Server struct {
 	revoker   *revocation.Desk
 	iams      []*revocation.AWS // of the accounts whose configuration says apply
 	pageKey   secret.String
+	watcher   *watch.Watcher
+	pulse     *pulse
+	started   time.Time
 	// stopping closes when calls that last have to end.
 	stopping chan struct{}
 
@@ -90,7 +93,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error)
 		return nil, errors.Join(problems...)
 	}
 	c.setDefaults()
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}, stopping: make(chan struct{})}
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}, stopping: make(chan struct{}), started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
@@ -143,6 +146,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	if s.directory, err = directory.Open(ctx, s.store, s.log); err != nil {
 		return err
 	}
+	s.watcher = watch.New(s.store)
 	pages, err := obtainKey(ctx, s.store, sealer, purposePages, randomKey)
 	if err != nil {
 		return err
@@ -236,6 +240,7 @@ func (s *Server) openIssuing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.pulse = newPulse(s.leases.Counts)
 	// In this order: tokens must verify under new keys before streams are
 	// looked at, and a stream that ends takes its leases' subscribers along.
 	s.directory.Observe(s.keyring.Changed)
@@ -345,7 +350,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: passwords{s.passwords}, Revoker: s.revoker,
 		Authority: s.signer(), CertificateLifetime: s.certificateLifetime(), TokenLifetime: s.tokenLifetime(),
 		Accounts: accounts, Streams: s.listStreams, PageKey: s.pageKey, Log: s.log,
-		Events: watch.New(s.store), Recheck: s.who.Check, Stopping: s.stopping,
+		Events: s.watcher, Recheck: s.who.Check, Stopping: s.stopping, Status: s.status, Doctor: s.physician(),
 	})
 	if err != nil {
 		return err
@@ -355,11 +360,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	for name := range s.main.server.GetServiceInfo() {
 		services = append(services, name)
 	}
-	s.ready = newReadiness(s.log, services,
-		condition{"storage", s.store.Ping},
-		condition{"audit trail", func(context.Context) error { return s.trail.Healthy() }},
-		condition{"change feed", func(context.Context) error { return s.directory.Behind() }},
-	)
+	s.ready = newReadiness(s.log, services, s.conditions()...)
 	s.metrics.Attach(metrics.Sources{
 		Leases: s.leases.Stats, Streams: s.streams.Stats, Passwords: s.passwords.Stats,
 		Certificates: s.reloader.Status, Trail: s.trail.Stats, Ready: s.ready.Problem, Connections: s.connections,
@@ -418,7 +419,7 @@ func (s *Server) listStreams() []adminapi.Stream {
 	for i, v := range infos {
 		listed[i] = adminapi.Stream{
 			ID: v.ID, TenantID: v.TenantID, Tenant: v.Tenant, AgentID: v.AgentID, Agent: v.Agent, UserID: v.UserID, Login: v.Login,
-			Peer: v.Peer, Client: v.Client,
+			Peer: v.Peer, Client: v.Client, CertificateFrom: v.CertificateFrom, CertificateTo: v.CertificateTo,
 			CertificateSerial: v.CertificateSerial, Opened: v.Opened, Pending: v.Pending,
 		}
 		for _, g := range v.Grants {

@@ -24,6 +24,8 @@ import (
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/directory"
+	"github.com/stokerd/stoker/server/internal/doctor"
+	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/revocation"
@@ -166,7 +168,7 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	config := adminapi.Config{
 		Store: b.Store, Directory: b.Directory, Trail: b.Trail, Verify: b.Trail.Verify, Passwords: b.Passwords,
 		Authority: b.Authority, Streams: func() []adminapi.Stream { return nil }, PageKey: b.pageKey, Log: log,
-		Events: watch.New(b.Store), Stopping: stopping,
+		Events: watch.New(b.Store), Stopping: stopping, Status: b.status, Doctor: noDoctor{},
 		Accounts: map[string]adminapi.AccountLimits{
 			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
 			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
@@ -362,6 +364,24 @@ func (b *Broker) Issued(t testing.TB, credentialID, accessKeyID, sessionName str
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// status is that of a broker with one account and nothing to do.
+func (b *Broker) status(context.Context) (adminapi.Status, error) {
+	return adminapi.Status{
+		Version: "test", Writer: b.Trail.Writer(), Accounts: map[string]adminapi.Account{"main": {Method: "assume_role", Region: "eu-central-1"}},
+		Leases:  lease.Stats{Accounts: []lease.AccountStats{{Name: "main", Rate: 100, Limit: 100}}},
+		Brokers: []watch.Broker{{Writer: b.Trail.Writer(), Started: time.Now(), Last: time.Now()}},
+	}, nil
+}
+
+// noDoctor finds nothing to say.
+type noDoctor struct{}
+
+func (noDoctor) Examine(context.Context) ([]doctor.Finding, error) { return nil, nil }
+
+func (noDoctor) Try(context.Context, storage.AuditRecord, storage.Tenant, storage.Grant) ([]doctor.Finding, error) {
+	return nil, nil
 }
 
 // sampleStreams are two streams. One's agent sends a terminal's control

@@ -9,6 +9,7 @@ package stokerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -21,6 +22,67 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// FindingSeverity says what a finding means.
+type FindingSeverity int32
+
+const (
+	// Never sent.
+	FindingSeverity_FINDING_SEVERITY_UNSPECIFIED FindingSeverity = 0
+	// It was checked and is good.
+	FindingSeverity_FINDING_SEVERITY_OK FindingSeverity = 1
+	// Worth knowing; nothing to do.
+	FindingSeverity_FINDING_SEVERITY_NOTE FindingSeverity = 2
+	// It looks wrong, or could not be found out.
+	FindingSeverity_FINDING_SEVERITY_WARNING FindingSeverity = 3
+	// Something does not work, or is open that should not be.
+	FindingSeverity_FINDING_SEVERITY_FATAL FindingSeverity = 4
+)
+
+// Enum value maps for FindingSeverity.
+var (
+	FindingSeverity_name = map[int32]string{
+		0: "FINDING_SEVERITY_UNSPECIFIED",
+		1: "FINDING_SEVERITY_OK",
+		2: "FINDING_SEVERITY_NOTE",
+		3: "FINDING_SEVERITY_WARNING",
+		4: "FINDING_SEVERITY_FATAL",
+	}
+	FindingSeverity_value = map[string]int32{
+		"FINDING_SEVERITY_UNSPECIFIED": 0,
+		"FINDING_SEVERITY_OK":          1,
+		"FINDING_SEVERITY_NOTE":        2,
+		"FINDING_SEVERITY_WARNING":     3,
+		"FINDING_SEVERITY_FATAL":       4,
+	}
+)
+
+func (x FindingSeverity) Enum() *FindingSeverity {
+	p := new(FindingSeverity)
+	*p = x
+	return p
+}
+
+func (x FindingSeverity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FindingSeverity) Descriptor() protoreflect.EnumDescriptor {
+	return file_stoker_v1_fleet_service_proto_enumTypes[0].Descriptor()
+}
+
+func (FindingSeverity) Type() protoreflect.EnumType {
+	return &file_stoker_v1_fleet_service_proto_enumTypes[0]
+}
+
+func (x FindingSeverity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FindingSeverity.Descriptor instead.
+func (FindingSeverity) EnumDescriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{0}
+}
 
 // RevocationState is how far the denial of credentials already issued has come.
 type RevocationState int32
@@ -72,11 +134,11 @@ func (x RevocationState) String() string {
 }
 
 func (RevocationState) Descriptor() protoreflect.EnumDescriptor {
-	return file_stoker_v1_fleet_service_proto_enumTypes[0].Descriptor()
+	return file_stoker_v1_fleet_service_proto_enumTypes[1].Descriptor()
 }
 
 func (RevocationState) Type() protoreflect.EnumType {
-	return &file_stoker_v1_fleet_service_proto_enumTypes[0]
+	return &file_stoker_v1_fleet_service_proto_enumTypes[1]
 }
 
 func (x RevocationState) Number() protoreflect.EnumNumber {
@@ -85,7 +147,7 @@ func (x RevocationState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RevocationState.Descriptor instead.
 func (RevocationState) EnumDescriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{0}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{1}
 }
 
 // ListStreamsRequest asks for a page.
@@ -573,6 +635,863 @@ func (x *StreamGrant) GetAcknowledgeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// GetStatusRequest has no fields.
+type GetStatusRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetStatusRequest) Reset() {
+	*x = GetStatusRequest{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusRequest) ProtoMessage() {}
+
+func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
+func (*GetStatusRequest) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{6}
+}
+
+// GetStatusResponse is the state of one replica, and what it knows of others.
+type GetStatusResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Version   string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// The replica's clock.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Credentials can be issued: storage, audit trail and change feed work.
+	Ready bool `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why not, where not.
+	Problem string `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`
+	// Brokers that share the storage, by what they wrote into the audit trail in
+	// the last day; one that was killed stays listed for that long.
+	Replicas []*ReplicaStatus `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Open streams.
+	Streams int64 `protobuf:"varint,7,opt,name=streams,proto3" json:"streams,omitempty"`
+	// Combinations of agent, user and grant that are kept supplied.
+	Leases int64 `protobuf:"varint,8,opt,name=leases,proto3" json:"leases,omitempty"`
+	// Those of them that have no valid credential.
+	LeasesDry int64 `protobuf:"varint,9,opt,name=leases_dry,json=leasesDry,proto3" json:"leases_dry,omitempty"`
+	// The least life left in a credential of a lease, negative once it has
+	// expired. Unset: there is none.
+	Emptiest *durationpb.Duration `protobuf:"bytes,10,opt,name=emptiest,proto3" json:"emptiest,omitempty"`
+	// Credentials issued in the last minute to leases that had none.
+	IssuedLastMinute int64 `protobuf:"varint,11,opt,name=issued_last_minute,json=issuedLastMinute,proto3" json:"issued_last_minute,omitempty"`
+	// Credentials issued in the last minute to follow earlier ones.
+	RenewedLastMinute int64 `protobuf:"varint,12,opt,name=renewed_last_minute,json=renewedLastMinute,proto3" json:"renewed_last_minute,omitempty"`
+	// By name.
+	Accounts []*AccountStatus `protobuf:"bytes,13,rep,name=accounts,proto3" json:"accounts,omitempty"`
+	// Leases that run dry within 15 minutes unless something changes: their
+	// renewal is overdue or fails. Soonest first, at most 50.
+	DrySoon []*SupplyStatus `protobuf:"bytes,14,rep,name=dry_soon,json=drySoon,proto3" json:"dry_soon,omitempty"`
+	// How many there are.
+	DrySoonTotal int64 `protobuf:"varint,15,opt,name=dry_soon_total,json=drySoonTotal,proto3" json:"dry_soon_total,omitempty"`
+	// The broker's own certificates and the authorities that it trusts.
+	Certificates []*CertificateStatus `protobuf:"bytes,16,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Certificates of agents with an open stream of which less than a quarter of
+	// the life is left: their agents do not renew them. Soonest first, at most
+	// 50.
+	Expiring []*AgentCertificateStatus `protobuf:"bytes,17,rep,name=expiring,proto3" json:"expiring,omitempty"`
+	// How many there are.
+	ExpiringTotal int64 `protobuf:"varint,18,opt,name=expiring_total,json=expiringTotal,proto3" json:"expiring_total,omitempty"`
+	// Revocations that AWS does not enforce yet, see RevocationState.
+	RevocationsPending int64 `protobuf:"varint,19,opt,name=revocations_pending,json=revocationsPending,proto3" json:"revocations_pending,omitempty"`
+	// Revocations of which writing the denial failed.
+	RevocationsFailed int64 `protobuf:"varint,20,opt,name=revocations_failed,json=revocationsFailed,proto3" json:"revocations_failed,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *GetStatusResponse) Reset() {
+	*x = GetStatusResponse{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetStatusResponse) ProtoMessage() {}
+
+func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
+func (*GetStatusResponse) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetStatusResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *GetStatusResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *GetStatusResponse) GetReplicas() []*ReplicaStatus {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetStreams() int64 {
+	if x != nil {
+		return x.Streams
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetLeases() int64 {
+	if x != nil {
+		return x.Leases
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetLeasesDry() int64 {
+	if x != nil {
+		return x.LeasesDry
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetEmptiest() *durationpb.Duration {
+	if x != nil {
+		return x.Emptiest
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetIssuedLastMinute() int64 {
+	if x != nil {
+		return x.IssuedLastMinute
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRenewedLastMinute() int64 {
+	if x != nil {
+		return x.RenewedLastMinute
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetAccounts() []*AccountStatus {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetDrySoon() []*SupplyStatus {
+	if x != nil {
+		return x.DrySoon
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetDrySoonTotal() int64 {
+	if x != nil {
+		return x.DrySoonTotal
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetCertificates() []*CertificateStatus {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetExpiring() []*AgentCertificateStatus {
+	if x != nil {
+		return x.Expiring
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetExpiringTotal() int64 {
+	if x != nil {
+		return x.ExpiringTotal
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRevocationsPending() int64 {
+	if x != nil {
+		return x.RevocationsPending
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetRevocationsFailed() int64 {
+	if x != nil {
+		return x.RevocationsFailed
+	}
+	return 0
+}
+
+// ReplicaStatus is one broker.
+type ReplicaStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of its audit chain.
+	Writer         string                 `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
+	StartTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	LastRecordTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_record_time,json=lastRecordTime,proto3" json:"last_record_time,omitempty"`
+	// It is the one that answers.
+	Answering     bool `protobuf:"varint,4,opt,name=answering,proto3" json:"answering,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaStatus) Reset() {
+	*x = ReplicaStatus{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaStatus) ProtoMessage() {}
+
+func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
+func (*ReplicaStatus) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ReplicaStatus) GetWriter() string {
+	if x != nil {
+		return x.Writer
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ReplicaStatus) GetLastRecordTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastRecordTime
+	}
+	return nil
+}
+
+func (x *ReplicaStatus) GetAnswering() bool {
+	if x != nil {
+		return x.Answering
+	}
+	return false
+}
+
+// AccountStatus is how one STS account is doing.
+type AccountStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// assume_role or federation_token.
+	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
+	// Nothing answers at the STS, and only probes are made.
+	Down bool `protobuf:"varint,4,opt,name=down,proto3" json:"down,omitempty"`
+	// STS calls a second that are made at most at present; less than limit after
+	// throttling.
+	Budget float64 `protobuf:"fixed64,5,opt,name=budget,proto3" json:"budget,omitempty"`
+	// What the configuration says.
+	Limit float64 `protobuf:"fixed64,6,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Leases that wait for their call.
+	Due int64 `protobuf:"varint,7,opt,name=due,proto3" json:"due,omitempty"`
+	// Leases that wait for their time after a failure.
+	Waiting int64 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Calls at this moment.
+	InFlight int64 `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	// How long the first of the due ones has waited.
+	Lag           *durationpb.Duration `protobuf:"bytes,10,opt,name=lag,proto3" json:"lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountStatus) Reset() {
+	*x = AccountStatus{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountStatus) ProtoMessage() {}
+
+func (x *AccountStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountStatus.ProtoReflect.Descriptor instead.
+func (*AccountStatus) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *AccountStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AccountStatus) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *AccountStatus) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *AccountStatus) GetDown() bool {
+	if x != nil {
+		return x.Down
+	}
+	return false
+}
+
+func (x *AccountStatus) GetBudget() float64 {
+	if x != nil {
+		return x.Budget
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetLimit() float64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetDue() int64 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetInFlight() int64 {
+	if x != nil {
+		return x.InFlight
+	}
+	return 0
+}
+
+func (x *AccountStatus) GetLag() *durationpb.Duration {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+// SupplyStatus is one lease that runs dry.
+type SupplyStatus struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Agent  string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Login  string                 `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
+	Grant  string                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
+	// When its credential ends, or ended. Unset: it never had one.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Why the last attempt failed: an ErrorReason without its prefix. Empty: it
+	// waits for its turn.
+	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	// When the next attempt is made. Unset: now, or not until something changes.
+	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupplyStatus) Reset() {
+	*x = SupplyStatus{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupplyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupplyStatus) ProtoMessage() {}
+
+func (x *SupplyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupplyStatus.ProtoReflect.Descriptor instead.
+func (*SupplyStatus) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SupplyStatus) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *SupplyStatus) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *SupplyStatus) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *SupplyStatus) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *SupplyStatus) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *SupplyStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *SupplyStatus) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
+	}
+	return nil
+}
+
+// CertificateStatus is one part of the broker's own certificates.
+type CertificateStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "server certificate" or "client authorities".
+	Part string `protobuf:"bytes,1,opt,name=part,proto3" json:"part,omitempty"`
+	// The end of the earliest in force.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Why its newest files are not in force, or what is wrong with it. Empty:
+	// nothing.
+	Problem       string `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateStatus) Reset() {
+	*x = CertificateStatus{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateStatus) ProtoMessage() {}
+
+func (x *CertificateStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateStatus.ProtoReflect.Descriptor instead.
+func (*CertificateStatus) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CertificateStatus) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *CertificateStatus) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *CertificateStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// AgentCertificateStatus is the certificate of an agent's stream.
+type AgentCertificateStatus struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Tenant            string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Agent             string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	CertificateSerial string                 `protobuf:"bytes,3,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
+	ExpireTime        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *AgentCertificateStatus) Reset() {
+	*x = AgentCertificateStatus{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentCertificateStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentCertificateStatus) ProtoMessage() {}
+
+func (x *AgentCertificateStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentCertificateStatus.ProtoReflect.Descriptor instead.
+func (*AgentCertificateStatus) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AgentCertificateStatus) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *AgentCertificateStatus) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *AgentCertificateStatus) GetCertificateSerial() string {
+	if x != nil {
+		return x.CertificateSerial
+	}
+	return ""
+}
+
+func (x *AgentCertificateStatus) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// DiagnoseRequest says what to try beside what is always checked.
+type DiagnoseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant of the grant to try. Goes with grant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The name of the grant to try. Empty: nothing is issued.
+	Grant         string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *DiagnoseRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *DiagnoseRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+// DiagnoseResponse has what was found, in the order of the checks.
+type DiagnoseResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Findings []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	// The replica's clock when it answered.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *DiagnoseResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// Finding is one thing that was found.
+type Finding struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Severity FindingSeverity        `protobuf:"varint,1,opt,name=severity,proto3,enum=stoker.v1.FindingSeverity" json:"severity,omitempty"`
+	// What was checked, such as "account main".
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	// One line, which says what to do where something is to be done.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Finding) GetSeverity() FindingSeverity {
+	if x != nil {
+		return x.Severity
+	}
+	return FindingSeverity_FINDING_SEVERITY_UNSPECIFIED
+}
+
+func (x *Finding) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Finding) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // RevokeRequest names one party and says why.
 type RevokeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -597,7 +1516,7 @@ type RevokeRequest struct {
 
 func (x *RevokeRequest) Reset() {
 	*x = RevokeRequest{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +1528,7 @@ func (x *RevokeRequest) String() string {
 func (*RevokeRequest) ProtoMessage() {}
 
 func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[6]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +1541,7 @@ func (x *RevokeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeRequest) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{6}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeRequest) GetTarget() isRevokeRequest_Target {
@@ -761,7 +1680,7 @@ type RevokeResponse struct {
 
 func (x *RevokeResponse) Reset() {
 	*x = RevokeResponse{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +1692,7 @@ func (x *RevokeResponse) String() string {
 func (*RevokeResponse) ProtoMessage() {}
 
 func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[7]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +1705,7 @@ func (x *RevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeResponse) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{7}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeResponse) GetRevocations() []*RevocationRecord {
@@ -829,7 +1748,7 @@ type RevocationRecord struct {
 
 func (x *RevocationRecord) Reset() {
 	*x = RevocationRecord{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +1760,7 @@ func (x *RevocationRecord) String() string {
 func (*RevocationRecord) ProtoMessage() {}
 
 func (x *RevocationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[8]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +1773,7 @@ func (x *RevocationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevocationRecord.ProtoReflect.Descriptor instead.
 func (*RevocationRecord) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{8}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevocationRecord) GetId() string {
@@ -943,7 +1862,7 @@ type ListRevocationsRequest struct {
 
 func (x *ListRevocationsRequest) Reset() {
 	*x = ListRevocationsRequest{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1874,7 @@ func (x *ListRevocationsRequest) String() string {
 func (*ListRevocationsRequest) ProtoMessage() {}
 
 func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[9]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1887,7 @@ func (x *ListRevocationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsRequest.ProtoReflect.Descriptor instead.
 func (*ListRevocationsRequest) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{9}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListRevocationsRequest) GetShowExpired() bool {
@@ -1004,7 +1923,7 @@ type ListRevocationsResponse struct {
 
 func (x *ListRevocationsResponse) Reset() {
 	*x = ListRevocationsResponse{}
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1935,7 @@ func (x *ListRevocationsResponse) String() string {
 func (*ListRevocationsResponse) ProtoMessage() {}
 
 func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_fleet_service_proto_msgTypes[10]
+	mi := &file_stoker_v1_fleet_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1948,7 @@ func (x *ListRevocationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRevocationsResponse.ProtoReflect.Descriptor instead.
 func (*ListRevocationsResponse) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{10}
+	return file_stoker_v1_fleet_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListRevocationsResponse) GetRevocations() []*RevocationRecord {
@@ -1050,7 +1969,7 @@ var File_stoker_v1_fleet_service_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dstoker/v1/fleet_service.proto\x12\tstoker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstoker/v1/audit_service.proto\"~\n" +
+	"\x1dstoker/v1/fleet_service.proto\x12\tstoker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dstoker/v1/audit_service.proto\"~\n" +
 	"\x12ListStreamsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x1b\n" +
@@ -1090,7 +2009,81 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\rcredential_id\x18\x02 \x01(\tR\fcredentialId\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12E\n" +
-	"\x10acknowledge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0facknowledgeTime\"\xf0\x01\n" +
+	"\x10acknowledge_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0facknowledgeTime\"\x12\n" +
+	"\x10GetStatusRequest\"\xfc\x06\n" +
+	"\x11GetStatusResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05ready\x18\x04 \x01(\bR\x05ready\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x124\n" +
+	"\breplicas\x18\x06 \x03(\v2\x18.stoker.v1.ReplicaStatusR\breplicas\x12\x18\n" +
+	"\astreams\x18\a \x01(\x03R\astreams\x12\x16\n" +
+	"\x06leases\x18\b \x01(\x03R\x06leases\x12\x1d\n" +
+	"\n" +
+	"leases_dry\x18\t \x01(\x03R\tleasesDry\x125\n" +
+	"\bemptiest\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\bemptiest\x12,\n" +
+	"\x12issued_last_minute\x18\v \x01(\x03R\x10issuedLastMinute\x12.\n" +
+	"\x13renewed_last_minute\x18\f \x01(\x03R\x11renewedLastMinute\x124\n" +
+	"\baccounts\x18\r \x03(\v2\x18.stoker.v1.AccountStatusR\baccounts\x122\n" +
+	"\bdry_soon\x18\x0e \x03(\v2\x17.stoker.v1.SupplyStatusR\adrySoon\x12$\n" +
+	"\x0edry_soon_total\x18\x0f \x01(\x03R\fdrySoonTotal\x12@\n" +
+	"\fcertificates\x18\x10 \x03(\v2\x1c.stoker.v1.CertificateStatusR\fcertificates\x12=\n" +
+	"\bexpiring\x18\x11 \x03(\v2!.stoker.v1.AgentCertificateStatusR\bexpiring\x12%\n" +
+	"\x0eexpiring_total\x18\x12 \x01(\x03R\rexpiringTotal\x12/\n" +
+	"\x13revocations_pending\x18\x13 \x01(\x03R\x12revocationsPending\x12-\n" +
+	"\x12revocations_failed\x18\x14 \x01(\x03R\x11revocationsFailed\"\xc6\x01\n" +
+	"\rReplicaStatus\x12\x16\n" +
+	"\x06writer\x18\x01 \x01(\tR\x06writer\x129\n" +
+	"\n" +
+	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12D\n" +
+	"\x10last_record_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastRecordTime\x12\x1c\n" +
+	"\tanswering\x18\x04 \x01(\bR\tanswering\"\x8b\x02\n" +
+	"\rAccountStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\tR\x06method\x12\x16\n" +
+	"\x06region\x18\x03 \x01(\tR\x06region\x12\x12\n" +
+	"\x04down\x18\x04 \x01(\bR\x04down\x12\x16\n" +
+	"\x06budget\x18\x05 \x01(\x01R\x06budget\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\x01R\x05limit\x12\x10\n" +
+	"\x03due\x18\a \x01(\x03R\x03due\x12\x18\n" +
+	"\awaiting\x18\b \x01(\x03R\awaiting\x12\x1b\n" +
+	"\tin_flight\x18\t \x01(\x03R\binFlight\x12+\n" +
+	"\x03lag\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03lag\"\xfa\x01\n" +
+	"\fSupplyStatus\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
+	"\x05login\x18\x03 \x01(\tR\x05login\x12\x14\n" +
+	"\x05grant\x18\x04 \x01(\tR\x05grant\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\x129\n" +
+	"\n" +
+	"retry_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"~\n" +
+	"\x11CertificateStatus\x12\x12\n" +
+	"\x04part\x18\x01 \x01(\tR\x04part\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\"\xb2\x01\n" +
+	"\x16AgentCertificateStatus\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12-\n" +
+	"\x12certificate_serial\x18\x03 \x01(\tR\x11certificateSerial\x12;\n" +
+	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"?\n" +
+	"\x0fDiagnoseRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\"r\n" +
+	"\x10DiagnoseResponse\x12.\n" +
+	"\bfindings\x18\x01 \x03(\v2\x12.stoker.v1.FindingR\bfindings\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"u\n" +
+	"\aFinding\x126\n" +
+	"\bseverity\x18\x01 \x01(\x0e2\x1a.stoker.v1.FindingSeverityR\bseverity\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xf0\x01\n" +
 	"\rRevokeRequest\x12\x18\n" +
 	"\x06tenant\x18\x01 \x01(\tH\x00R\x06tenant\x12\x14\n" +
 	"\x04user\x18\x02 \x01(\tH\x00R\x04user\x12\x16\n" +
@@ -1128,17 +2121,25 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"\x80\x01\n" +
 	"\x17ListRevocationsResponse\x12=\n" +
 	"\vrevocations\x18\x01 \x03(\v2\x1b.stoker.v1.RevocationRecordR\vrevocations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xc6\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xa1\x01\n" +
+	"\x0fFindingSeverity\x12 \n" +
+	"\x1cFINDING_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13FINDING_SEVERITY_OK\x10\x01\x12\x19\n" +
+	"\x15FINDING_SEVERITY_NOTE\x10\x02\x12\x1c\n" +
+	"\x18FINDING_SEVERITY_WARNING\x10\x03\x12\x1a\n" +
+	"\x16FINDING_SEVERITY_FATAL\x10\x04*\xc6\x01\n" +
 	"\x0fRevocationState\x12 \n" +
 	"\x1cREVOCATION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REVOCATION_STATE_LOCAL\x10\x01\x12\x1c\n" +
 	"\x18REVOCATION_STATE_PENDING\x10\x02\x12\x1c\n" +
 	"\x18REVOCATION_STATE_APPLIED\x10\x03\x12\x1b\n" +
 	"\x17REVOCATION_STATE_FAILED\x10\x04\x12\x1c\n" +
-	"\x18REVOCATION_STATE_EXPIRED\x10\x052\xc5\x02\n" +
+	"\x18REVOCATION_STATE_EXPIRED\x10\x052\xd2\x03\n" +
 	"\fFleetService\x12L\n" +
 	"\vListStreams\x12\x1d.stoker.v1.ListStreamsRequest\x1a\x1e.stoker.v1.ListStreamsResponse\x12N\n" +
-	"\vWatchEvents\x12\x1d.stoker.v1.WatchEventsRequest\x1a\x1e.stoker.v1.WatchEventsResponse0\x01\x12=\n" +
+	"\vWatchEvents\x12\x1d.stoker.v1.WatchEventsRequest\x1a\x1e.stoker.v1.WatchEventsResponse0\x01\x12F\n" +
+	"\tGetStatus\x12\x1b.stoker.v1.GetStatusRequest\x1a\x1c.stoker.v1.GetStatusResponse\x12C\n" +
+	"\bDiagnose\x12\x1a.stoker.v1.DiagnoseRequest\x1a\x1b.stoker.v1.DiagnoseResponse\x12=\n" +
 	"\x06Revoke\x12\x18.stoker.v1.RevokeRequest\x1a\x19.stoker.v1.RevokeResponse\x12X\n" +
 	"\x0fListRevocations\x12!.stoker.v1.ListRevocationsRequest\x1a\".stoker.v1.ListRevocationsResponseB4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
@@ -1154,50 +2155,84 @@ func file_stoker_v1_fleet_service_proto_rawDescGZIP() []byte {
 	return file_stoker_v1_fleet_service_proto_rawDescData
 }
 
-var file_stoker_v1_fleet_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_stoker_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_stoker_v1_fleet_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_stoker_v1_fleet_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_stoker_v1_fleet_service_proto_goTypes = []any{
-	(RevocationState)(0),            // 0: stoker.v1.RevocationState
-	(*ListStreamsRequest)(nil),      // 1: stoker.v1.ListStreamsRequest
-	(*ListStreamsResponse)(nil),     // 2: stoker.v1.ListStreamsResponse
-	(*WatchEventsRequest)(nil),      // 3: stoker.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),     // 4: stoker.v1.WatchEventsResponse
-	(*Stream)(nil),                  // 5: stoker.v1.Stream
-	(*StreamGrant)(nil),             // 6: stoker.v1.StreamGrant
-	(*RevokeRequest)(nil),           // 7: stoker.v1.RevokeRequest
-	(*RevokeResponse)(nil),          // 8: stoker.v1.RevokeResponse
-	(*RevocationRecord)(nil),        // 9: stoker.v1.RevocationRecord
-	(*ListRevocationsRequest)(nil),  // 10: stoker.v1.ListRevocationsRequest
-	(*ListRevocationsResponse)(nil), // 11: stoker.v1.ListRevocationsResponse
-	(*timestamppb.Timestamp)(nil),   // 12: google.protobuf.Timestamp
-	(*AuditRecord)(nil),             // 13: stoker.v1.AuditRecord
+	(FindingSeverity)(0),            // 0: stoker.v1.FindingSeverity
+	(RevocationState)(0),            // 1: stoker.v1.RevocationState
+	(*ListStreamsRequest)(nil),      // 2: stoker.v1.ListStreamsRequest
+	(*ListStreamsResponse)(nil),     // 3: stoker.v1.ListStreamsResponse
+	(*WatchEventsRequest)(nil),      // 4: stoker.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),     // 5: stoker.v1.WatchEventsResponse
+	(*Stream)(nil),                  // 6: stoker.v1.Stream
+	(*StreamGrant)(nil),             // 7: stoker.v1.StreamGrant
+	(*GetStatusRequest)(nil),        // 8: stoker.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),       // 9: stoker.v1.GetStatusResponse
+	(*ReplicaStatus)(nil),           // 10: stoker.v1.ReplicaStatus
+	(*AccountStatus)(nil),           // 11: stoker.v1.AccountStatus
+	(*SupplyStatus)(nil),            // 12: stoker.v1.SupplyStatus
+	(*CertificateStatus)(nil),       // 13: stoker.v1.CertificateStatus
+	(*AgentCertificateStatus)(nil),  // 14: stoker.v1.AgentCertificateStatus
+	(*DiagnoseRequest)(nil),         // 15: stoker.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),        // 16: stoker.v1.DiagnoseResponse
+	(*Finding)(nil),                 // 17: stoker.v1.Finding
+	(*RevokeRequest)(nil),           // 18: stoker.v1.RevokeRequest
+	(*RevokeResponse)(nil),          // 19: stoker.v1.RevokeResponse
+	(*RevocationRecord)(nil),        // 20: stoker.v1.RevocationRecord
+	(*ListRevocationsRequest)(nil),  // 21: stoker.v1.ListRevocationsRequest
+	(*ListRevocationsResponse)(nil), // 22: stoker.v1.ListRevocationsResponse
+	(*timestamppb.Timestamp)(nil),   // 23: google.protobuf.Timestamp
+	(*AuditRecord)(nil),             // 24: stoker.v1.AuditRecord
+	(*durationpb.Duration)(nil),     // 25: google.protobuf.Duration
 }
 var file_stoker_v1_fleet_service_proto_depIdxs = []int32{
-	5,  // 0: stoker.v1.ListStreamsResponse.streams:type_name -> stoker.v1.Stream
-	12, // 1: stoker.v1.WatchEventsRequest.since_time:type_name -> google.protobuf.Timestamp
-	13, // 2: stoker.v1.WatchEventsResponse.record:type_name -> stoker.v1.AuditRecord
-	12, // 3: stoker.v1.Stream.open_time:type_name -> google.protobuf.Timestamp
-	6,  // 4: stoker.v1.Stream.grants:type_name -> stoker.v1.StreamGrant
-	12, // 5: stoker.v1.StreamGrant.expire_time:type_name -> google.protobuf.Timestamp
-	12, // 6: stoker.v1.StreamGrant.acknowledge_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: stoker.v1.RevokeResponse.revocations:type_name -> stoker.v1.RevocationRecord
-	0,  // 8: stoker.v1.RevocationRecord.state:type_name -> stoker.v1.RevocationState
-	12, // 9: stoker.v1.RevocationRecord.before_time:type_name -> google.protobuf.Timestamp
-	12, // 10: stoker.v1.RevocationRecord.until_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: stoker.v1.ListRevocationsResponse.revocations:type_name -> stoker.v1.RevocationRecord
-	1,  // 12: stoker.v1.FleetService.ListStreams:input_type -> stoker.v1.ListStreamsRequest
-	3,  // 13: stoker.v1.FleetService.WatchEvents:input_type -> stoker.v1.WatchEventsRequest
-	7,  // 14: stoker.v1.FleetService.Revoke:input_type -> stoker.v1.RevokeRequest
-	10, // 15: stoker.v1.FleetService.ListRevocations:input_type -> stoker.v1.ListRevocationsRequest
-	2,  // 16: stoker.v1.FleetService.ListStreams:output_type -> stoker.v1.ListStreamsResponse
-	4,  // 17: stoker.v1.FleetService.WatchEvents:output_type -> stoker.v1.WatchEventsResponse
-	8,  // 18: stoker.v1.FleetService.Revoke:output_type -> stoker.v1.RevokeResponse
-	11, // 19: stoker.v1.FleetService.ListRevocations:output_type -> stoker.v1.ListRevocationsResponse
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	6,  // 0: stoker.v1.ListStreamsResponse.streams:type_name -> stoker.v1.Stream
+	23, // 1: stoker.v1.WatchEventsRequest.since_time:type_name -> google.protobuf.Timestamp
+	24, // 2: stoker.v1.WatchEventsResponse.record:type_name -> stoker.v1.AuditRecord
+	23, // 3: stoker.v1.Stream.open_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: stoker.v1.Stream.grants:type_name -> stoker.v1.StreamGrant
+	23, // 5: stoker.v1.StreamGrant.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 6: stoker.v1.StreamGrant.acknowledge_time:type_name -> google.protobuf.Timestamp
+	23, // 7: stoker.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	23, // 8: stoker.v1.GetStatusResponse.time:type_name -> google.protobuf.Timestamp
+	10, // 9: stoker.v1.GetStatusResponse.replicas:type_name -> stoker.v1.ReplicaStatus
+	25, // 10: stoker.v1.GetStatusResponse.emptiest:type_name -> google.protobuf.Duration
+	11, // 11: stoker.v1.GetStatusResponse.accounts:type_name -> stoker.v1.AccountStatus
+	12, // 12: stoker.v1.GetStatusResponse.dry_soon:type_name -> stoker.v1.SupplyStatus
+	13, // 13: stoker.v1.GetStatusResponse.certificates:type_name -> stoker.v1.CertificateStatus
+	14, // 14: stoker.v1.GetStatusResponse.expiring:type_name -> stoker.v1.AgentCertificateStatus
+	23, // 15: stoker.v1.ReplicaStatus.start_time:type_name -> google.protobuf.Timestamp
+	23, // 16: stoker.v1.ReplicaStatus.last_record_time:type_name -> google.protobuf.Timestamp
+	25, // 17: stoker.v1.AccountStatus.lag:type_name -> google.protobuf.Duration
+	23, // 18: stoker.v1.SupplyStatus.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 19: stoker.v1.SupplyStatus.retry_time:type_name -> google.protobuf.Timestamp
+	23, // 20: stoker.v1.CertificateStatus.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 21: stoker.v1.AgentCertificateStatus.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 22: stoker.v1.DiagnoseResponse.findings:type_name -> stoker.v1.Finding
+	23, // 23: stoker.v1.DiagnoseResponse.time:type_name -> google.protobuf.Timestamp
+	0,  // 24: stoker.v1.Finding.severity:type_name -> stoker.v1.FindingSeverity
+	20, // 25: stoker.v1.RevokeResponse.revocations:type_name -> stoker.v1.RevocationRecord
+	1,  // 26: stoker.v1.RevocationRecord.state:type_name -> stoker.v1.RevocationState
+	23, // 27: stoker.v1.RevocationRecord.before_time:type_name -> google.protobuf.Timestamp
+	23, // 28: stoker.v1.RevocationRecord.until_time:type_name -> google.protobuf.Timestamp
+	20, // 29: stoker.v1.ListRevocationsResponse.revocations:type_name -> stoker.v1.RevocationRecord
+	2,  // 30: stoker.v1.FleetService.ListStreams:input_type -> stoker.v1.ListStreamsRequest
+	4,  // 31: stoker.v1.FleetService.WatchEvents:input_type -> stoker.v1.WatchEventsRequest
+	8,  // 32: stoker.v1.FleetService.GetStatus:input_type -> stoker.v1.GetStatusRequest
+	15, // 33: stoker.v1.FleetService.Diagnose:input_type -> stoker.v1.DiagnoseRequest
+	18, // 34: stoker.v1.FleetService.Revoke:input_type -> stoker.v1.RevokeRequest
+	21, // 35: stoker.v1.FleetService.ListRevocations:input_type -> stoker.v1.ListRevocationsRequest
+	3,  // 36: stoker.v1.FleetService.ListStreams:output_type -> stoker.v1.ListStreamsResponse
+	5,  // 37: stoker.v1.FleetService.WatchEvents:output_type -> stoker.v1.WatchEventsResponse
+	9,  // 38: stoker.v1.FleetService.GetStatus:output_type -> stoker.v1.GetStatusResponse
+	16, // 39: stoker.v1.FleetService.Diagnose:output_type -> stoker.v1.DiagnoseResponse
+	19, // 40: stoker.v1.FleetService.Revoke:output_type -> stoker.v1.RevokeResponse
+	22, // 41: stoker.v1.FleetService.ListRevocations:output_type -> stoker.v1.ListRevocationsResponse
+	36, // [36:42] is the sub-list for method output_type
+	30, // [30:36] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_stoker_v1_fleet_service_proto_init() }
@@ -1206,7 +2241,7 @@ func file_stoker_v1_fleet_service_proto_init() {
 		return
 	}
 	file_stoker_v1_audit_service_proto_init()
-	file_stoker_v1_fleet_service_proto_msgTypes[6].OneofWrappers = []any{
+	file_stoker_v1_fleet_service_proto_msgTypes[16].OneofWrappers = []any{
 		(*RevokeRequest_Tenant)(nil),
 		(*RevokeRequest_User)(nil),
 		(*RevokeRequest_Agent)(nil),
@@ -1219,8 +2254,8 @@ func file_stoker_v1_fleet_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stoker_v1_fleet_service_proto_rawDesc), len(file_stoker_v1_fleet_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   11,
+			NumEnums:      2,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	FleetService_ListStreams_FullMethodName     = "/stoker.v1.FleetService/ListStreams"
 	FleetService_WatchEvents_FullMethodName     = "/stoker.v1.FleetService/WatchEvents"
+	FleetService_GetStatus_FullMethodName       = "/stoker.v1.FleetService/GetStatus"
+	FleetService_Diagnose_FullMethodName        = "/stoker.v1.FleetService/Diagnose"
 	FleetService_Revoke_FullMethodName          = "/stoker.v1.FleetService/Revoke"
 	FleetService_ListRevocations_FullMethodName = "/stoker.v1.FleetService/ListRevocations"
 )
@@ -41,6 +43,14 @@ type FleetServiceClient interface {
 	// delays nobody else. When the broker stops, the call ends with DRAINING: go
 	// on elsewhere with the last cursor.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// GetStatus says how the replica that answers is doing.
+	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
+	// Diagnose checks what the replica that answers needs in order to work:
+	// storage, certificates, the keys of each account and what they can do, the
+	// policies of buckets. For a grant it also has the STS issue a credential,
+	// which it tries on the bucket and throws away; the audit trail has a record
+	// of that. One runs at a time (RATE_LIMITED).
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
@@ -87,6 +97,26 @@ func (c *fleetServiceClient) WatchEvents(ctx context.Context, in *WatchEventsReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
+func (c *fleetServiceClient) GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetStatusResponse)
+	err := c.cc.Invoke(ctx, FleetService_GetStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, FleetService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *fleetServiceClient) Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeResponse)
@@ -123,6 +153,14 @@ type FleetServiceServer interface {
 	// delays nobody else. When the broker stops, the call ends with DRAINING: go
 	// on elsewhere with the last cursor.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// GetStatus says how the replica that answers is doing.
+	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
+	// Diagnose checks what the replica that answers needs in order to work:
+	// storage, certificates, the keys of each account and what they can do, the
+	// policies of buckets. For a grant it also has the STS issue a credential,
+	// which it tries on the bucket and throws away; the audit trail has a record
+	// of that. One runs at a time (RATE_LIMITED).
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
@@ -145,6 +183,12 @@ func (UnimplementedFleetServiceServer) ListStreams(context.Context, *ListStreams
 }
 func (UnimplementedFleetServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedFleetServiceServer) GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedFleetServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedFleetServiceServer) Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Revoke not implemented")
@@ -202,6 +246,42 @@ func _FleetService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
+func _FleetService_GetStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetStatus(ctx, req.(*GetStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _FleetService_Revoke_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeRequest)
 	if err := dec(in); err != nil {
@@ -248,6 +328,14 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListStreams",
 			Handler:    _FleetService_ListStreams_Handler,
+		},
+		{
+			MethodName: "GetStatus",
+			Handler:    _FleetService_GetStatus_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _FleetService_Diagnose_Handler,
 		},
 		{
 			MethodName: "Revoke",

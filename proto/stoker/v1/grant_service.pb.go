@@ -696,6 +696,295 @@ func (*DeleteGrantResponse) Descriptor() ([]byte, []int) {
 	return file_stoker_v1_grant_service_proto_rawDescGZIP(), []int{10}
 }
 
+// ExplainGrantRequest names a grant, and what to judge.
+type ExplainGrantRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Actions to judge, such as "s3:PutObject"; at most 100. Empty: with a key,
+	// all that are asked of a key; else none.
+	Actions []string `protobuf:"bytes,3,rep,name=actions,proto3" json:"actions,omitempty"`
+	// The key of the object that the actions are asked of, for s3:ListBucket the
+	// prefix that is listed. At most 1,024 bytes. Empty for actions on the
+	// bucket.
+	Key           string `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainGrantRequest) Reset() {
+	*x = ExplainGrantRequest{}
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainGrantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainGrantRequest) ProtoMessage() {}
+
+func (x *ExplainGrantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainGrantRequest.ProtoReflect.Descriptor instead.
+func (*ExplainGrantRequest) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_grant_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExplainGrantRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *ExplainGrantRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainGrantRequest) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *ExplainGrantRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// ExplainGrantResponse has the policy and the judgments.
+type ExplainGrantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As it goes to the STS, minified.
+	SessionPolicy string `protobuf:"bytes,1,opt,name=session_policy,json=sessionPolicy,proto3" json:"session_policy,omitempty"`
+	// Its length in characters, of which the STS takes 2,048. The STS's second,
+	// packed limit shows when a credential is issued: see FleetService.Diagnose.
+	Length     int32              `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	Statements []*PolicyStatement `protobuf:"bytes,3,rep,name=statements,proto3" json:"statements,omitempty"`
+	// In the order of the request's actions.
+	Decisions     []*PolicyDecision `protobuf:"bytes,4,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainGrantResponse) Reset() {
+	*x = ExplainGrantResponse{}
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainGrantResponse) ProtoMessage() {}
+
+func (x *ExplainGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainGrantResponse.ProtoReflect.Descriptor instead.
+func (*ExplainGrantResponse) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_grant_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainGrantResponse) GetSessionPolicy() string {
+	if x != nil {
+		return x.SessionPolicy
+	}
+	return ""
+}
+
+func (x *ExplainGrantResponse) GetLength() int32 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+func (x *ExplainGrantResponse) GetStatements() []*PolicyStatement {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *ExplainGrantResponse) GetDecisions() []*PolicyDecision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+// PolicyStatement is one part of a session policy. All allow.
+type PolicyStatement struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is for, such as: list the keys that begin with "acme/".
+	Purpose   string   `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	Actions   []string `protobuf:"bytes,2,rep,name=actions,proto3" json:"actions,omitempty"`
+	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
+	// Such as: s3:prefix StringLike "acme/*". Empty: none.
+	Condition     string `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyStatement) Reset() {
+	*x = PolicyStatement{}
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyStatement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyStatement) ProtoMessage() {}
+
+func (x *PolicyStatement) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyStatement.ProtoReflect.Descriptor instead.
+func (*PolicyStatement) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_grant_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PolicyStatement) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+func (x *PolicyStatement) GetActions() []string {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *PolicyStatement) GetResources() []string {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *PolicyStatement) GetCondition() string {
+	if x != nil {
+		return x.Condition
+	}
+	return ""
+}
+
+// PolicyDecision is what the policy says to one action.
+type PolicyDecision struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Action string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// As in the request.
+	Key     string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Allowed bool   `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	// Why, in one line.
+	Explanation   string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyDecision) Reset() {
+	*x = PolicyDecision{}
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyDecision) ProtoMessage() {}
+
+func (x *PolicyDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_grant_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyDecision.ProtoReflect.Descriptor instead.
+func (*PolicyDecision) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_grant_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PolicyDecision) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PolicyDecision) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *PolicyDecision) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *PolicyDecision) GetExplanation() string {
+	if x != nil {
+		return x.Explanation
+	}
+	return ""
+}
+
 var File_stoker_v1_grant_service_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_grant_service_proto_rawDesc = "" +
@@ -746,13 +1035,36 @@ const file_stoker_v1_grant_service_proto_rawDesc = "" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x15\n" +
-	"\x13DeleteGrantResponse2\xa0\x03\n" +
+	"\x13DeleteGrantResponse\"m\n" +
+	"\x13ExplainGrantRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aactions\x18\x03 \x03(\tR\aactions\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\tR\x03key\"\xca\x01\n" +
+	"\x14ExplainGrantResponse\x12%\n" +
+	"\x0esession_policy\x18\x01 \x01(\tR\rsessionPolicy\x12\x16\n" +
+	"\x06length\x18\x02 \x01(\x05R\x06length\x12:\n" +
+	"\n" +
+	"statements\x18\x03 \x03(\v2\x1a.stoker.v1.PolicyStatementR\n" +
+	"statements\x127\n" +
+	"\tdecisions\x18\x04 \x03(\v2\x19.stoker.v1.PolicyDecisionR\tdecisions\"\x81\x01\n" +
+	"\x0fPolicyStatement\x12\x18\n" +
+	"\apurpose\x18\x01 \x01(\tR\apurpose\x12\x18\n" +
+	"\aactions\x18\x02 \x03(\tR\aactions\x12\x1c\n" +
+	"\tresources\x18\x03 \x03(\tR\tresources\x12\x1c\n" +
+	"\tcondition\x18\x04 \x01(\tR\tcondition\"v\n" +
+	"\x0ePolicyDecision\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
+	"\aallowed\x18\x03 \x01(\bR\aallowed\x12 \n" +
+	"\vexplanation\x18\x04 \x01(\tR\vexplanation2\xf1\x03\n" +
 	"\fGrantService\x12L\n" +
 	"\vCreateGrant\x12\x1d.stoker.v1.CreateGrantRequest\x1a\x1e.stoker.v1.CreateGrantResponse\x12C\n" +
 	"\bGetGrant\x12\x1a.stoker.v1.GetGrantRequest\x1a\x1b.stoker.v1.GetGrantResponse\x12a\n" +
 	"\n" +
 	"ListGrants\x12(.stoker.v1.GrantServiceListGrantsRequest\x1a).stoker.v1.GrantServiceListGrantsResponse\x12L\n" +
-	"\vUpdateGrant\x12\x1d.stoker.v1.UpdateGrantRequest\x1a\x1e.stoker.v1.UpdateGrantResponse\x12L\n" +
+	"\vUpdateGrant\x12\x1d.stoker.v1.UpdateGrantRequest\x1a\x1e.stoker.v1.UpdateGrantResponse\x12O\n" +
+	"\fExplainGrant\x12\x1e.stoker.v1.ExplainGrantRequest\x1a\x1f.stoker.v1.ExplainGrantResponse\x12L\n" +
 	"\vDeleteGrant\x12\x1d.stoker.v1.DeleteGrantRequest\x1a\x1e.stoker.v1.DeleteGrantResponseB4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
@@ -767,7 +1079,7 @@ func file_stoker_v1_grant_service_proto_rawDescGZIP() []byte {
 	return file_stoker_v1_grant_service_proto_rawDescData
 }
 
-var file_stoker_v1_grant_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_stoker_v1_grant_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_stoker_v1_grant_service_proto_goTypes = []any{
 	(*Grant)(nil),                          // 0: stoker.v1.Grant
 	(*CreateGrantRequest)(nil),             // 1: stoker.v1.CreateGrantRequest
@@ -780,38 +1092,46 @@ var file_stoker_v1_grant_service_proto_goTypes = []any{
 	(*UpdateGrantResponse)(nil),            // 8: stoker.v1.UpdateGrantResponse
 	(*DeleteGrantRequest)(nil),             // 9: stoker.v1.DeleteGrantRequest
 	(*DeleteGrantResponse)(nil),            // 10: stoker.v1.DeleteGrantResponse
-	(Access)(0),                            // 11: stoker.v1.Access
-	(*durationpb.Duration)(nil),            // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),          // 13: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 14: google.protobuf.FieldMask
+	(*ExplainGrantRequest)(nil),            // 11: stoker.v1.ExplainGrantRequest
+	(*ExplainGrantResponse)(nil),           // 12: stoker.v1.ExplainGrantResponse
+	(*PolicyStatement)(nil),                // 13: stoker.v1.PolicyStatement
+	(*PolicyDecision)(nil),                 // 14: stoker.v1.PolicyDecision
+	(Access)(0),                            // 15: stoker.v1.Access
+	(*durationpb.Duration)(nil),            // 16: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),          // 17: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),          // 18: google.protobuf.FieldMask
 }
 var file_stoker_v1_grant_service_proto_depIdxs = []int32{
-	11, // 0: stoker.v1.Grant.access:type_name -> stoker.v1.Access
-	12, // 1: stoker.v1.Grant.lifetime:type_name -> google.protobuf.Duration
-	13, // 2: stoker.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
-	13, // 3: stoker.v1.Grant.update_time:type_name -> google.protobuf.Timestamp
+	15, // 0: stoker.v1.Grant.access:type_name -> stoker.v1.Access
+	16, // 1: stoker.v1.Grant.lifetime:type_name -> google.protobuf.Duration
+	17, // 2: stoker.v1.Grant.create_time:type_name -> google.protobuf.Timestamp
+	17, // 3: stoker.v1.Grant.update_time:type_name -> google.protobuf.Timestamp
 	0,  // 4: stoker.v1.CreateGrantRequest.grant:type_name -> stoker.v1.Grant
 	0,  // 5: stoker.v1.CreateGrantResponse.grant:type_name -> stoker.v1.Grant
 	0,  // 6: stoker.v1.GetGrantResponse.grant:type_name -> stoker.v1.Grant
 	0,  // 7: stoker.v1.GrantServiceListGrantsResponse.grants:type_name -> stoker.v1.Grant
 	0,  // 8: stoker.v1.UpdateGrantRequest.grant:type_name -> stoker.v1.Grant
-	14, // 9: stoker.v1.UpdateGrantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18, // 9: stoker.v1.UpdateGrantRequest.update_mask:type_name -> google.protobuf.FieldMask
 	0,  // 10: stoker.v1.UpdateGrantResponse.grant:type_name -> stoker.v1.Grant
-	1,  // 11: stoker.v1.GrantService.CreateGrant:input_type -> stoker.v1.CreateGrantRequest
-	3,  // 12: stoker.v1.GrantService.GetGrant:input_type -> stoker.v1.GetGrantRequest
-	5,  // 13: stoker.v1.GrantService.ListGrants:input_type -> stoker.v1.GrantServiceListGrantsRequest
-	7,  // 14: stoker.v1.GrantService.UpdateGrant:input_type -> stoker.v1.UpdateGrantRequest
-	9,  // 15: stoker.v1.GrantService.DeleteGrant:input_type -> stoker.v1.DeleteGrantRequest
-	2,  // 16: stoker.v1.GrantService.CreateGrant:output_type -> stoker.v1.CreateGrantResponse
-	4,  // 17: stoker.v1.GrantService.GetGrant:output_type -> stoker.v1.GetGrantResponse
-	6,  // 18: stoker.v1.GrantService.ListGrants:output_type -> stoker.v1.GrantServiceListGrantsResponse
-	8,  // 19: stoker.v1.GrantService.UpdateGrant:output_type -> stoker.v1.UpdateGrantResponse
-	10, // 20: stoker.v1.GrantService.DeleteGrant:output_type -> stoker.v1.DeleteGrantResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	13, // 11: stoker.v1.ExplainGrantResponse.statements:type_name -> stoker.v1.PolicyStatement
+	14, // 12: stoker.v1.ExplainGrantResponse.decisions:type_name -> stoker.v1.PolicyDecision
+	1,  // 13: stoker.v1.GrantService.CreateGrant:input_type -> stoker.v1.CreateGrantRequest
+	3,  // 14: stoker.v1.GrantService.GetGrant:input_type -> stoker.v1.GetGrantRequest
+	5,  // 15: stoker.v1.GrantService.ListGrants:input_type -> stoker.v1.GrantServiceListGrantsRequest
+	7,  // 16: stoker.v1.GrantService.UpdateGrant:input_type -> stoker.v1.UpdateGrantRequest
+	11, // 17: stoker.v1.GrantService.ExplainGrant:input_type -> stoker.v1.ExplainGrantRequest
+	9,  // 18: stoker.v1.GrantService.DeleteGrant:input_type -> stoker.v1.DeleteGrantRequest
+	2,  // 19: stoker.v1.GrantService.CreateGrant:output_type -> stoker.v1.CreateGrantResponse
+	4,  // 20: stoker.v1.GrantService.GetGrant:output_type -> stoker.v1.GetGrantResponse
+	6,  // 21: stoker.v1.GrantService.ListGrants:output_type -> stoker.v1.GrantServiceListGrantsResponse
+	8,  // 22: stoker.v1.GrantService.UpdateGrant:output_type -> stoker.v1.UpdateGrantResponse
+	12, // 23: stoker.v1.GrantService.ExplainGrant:output_type -> stoker.v1.ExplainGrantResponse
+	10, // 24: stoker.v1.GrantService.DeleteGrant:output_type -> stoker.v1.DeleteGrantResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_stoker_v1_grant_service_proto_init() }
@@ -826,7 +1146,7 @@ func file_stoker_v1_grant_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stoker_v1_grant_service_proto_rawDesc), len(file_stoker_v1_grant_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,11 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	GrantService_CreateGrant_FullMethodName = "/stoker.v1.GrantService/CreateGrant"
-	GrantService_GetGrant_FullMethodName    = "/stoker.v1.GrantService/GetGrant"
-	GrantService_ListGrants_FullMethodName  = "/stoker.v1.GrantService/ListGrants"
-	GrantService_UpdateGrant_FullMethodName = "/stoker.v1.GrantService/UpdateGrant"
-	GrantService_DeleteGrant_FullMethodName = "/stoker.v1.GrantService/DeleteGrant"
+	GrantService_CreateGrant_FullMethodName  = "/stoker.v1.GrantService/CreateGrant"
+	GrantService_GetGrant_FullMethodName     = "/stoker.v1.GrantService/GetGrant"
+	GrantService_ListGrants_FullMethodName   = "/stoker.v1.GrantService/ListGrants"
+	GrantService_UpdateGrant_FullMethodName  = "/stoker.v1.GrantService/UpdateGrant"
+	GrantService_ExplainGrant_FullMethodName = "/stoker.v1.GrantService/ExplainGrant"
+	GrantService_DeleteGrant_FullMethodName  = "/stoker.v1.GrantService/DeleteGrant"
 )
 
 // GrantServiceClient is the client API for GrantService service.
@@ -42,6 +43,10 @@ type GrantServiceClient interface {
 	// UpdateGrant changes a grant. Where that changes the session policy, agents
 	// get new credentials at once; the old ones stay valid until they expire.
 	UpdateGrant(ctx context.Context, in *UpdateGrantRequest, opts ...grpc.CallOption) (*UpdateGrantResponse, error)
+	// ExplainGrant shows a grant's session policy and says what it allows. It
+	// judges the session policy alone: a credential can do what that and the
+	// rights of the account both allow.
+	ExplainGrant(ctx context.Context, in *ExplainGrantRequest, opts ...grpc.CallOption) (*ExplainGrantResponse, error)
 	// DeleteGrant removes a grant and tells its agents to stop.
 	DeleteGrant(ctx context.Context, in *DeleteGrantRequest, opts ...grpc.CallOption) (*DeleteGrantResponse, error)
 }
@@ -94,6 +99,16 @@ func (c *grantServiceClient) UpdateGrant(ctx context.Context, in *UpdateGrantReq
 	return out, nil
 }
 
+func (c *grantServiceClient) ExplainGrant(ctx context.Context, in *ExplainGrantRequest, opts ...grpc.CallOption) (*ExplainGrantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainGrantResponse)
+	err := c.cc.Invoke(ctx, GrantService_ExplainGrant_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *grantServiceClient) DeleteGrant(ctx context.Context, in *DeleteGrantRequest, opts ...grpc.CallOption) (*DeleteGrantResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteGrantResponse)
@@ -120,6 +135,10 @@ type GrantServiceServer interface {
 	// UpdateGrant changes a grant. Where that changes the session policy, agents
 	// get new credentials at once; the old ones stay valid until they expire.
 	UpdateGrant(context.Context, *UpdateGrantRequest) (*UpdateGrantResponse, error)
+	// ExplainGrant shows a grant's session policy and says what it allows. It
+	// judges the session policy alone: a credential can do what that and the
+	// rights of the account both allow.
+	ExplainGrant(context.Context, *ExplainGrantRequest) (*ExplainGrantResponse, error)
 	// DeleteGrant removes a grant and tells its agents to stop.
 	DeleteGrant(context.Context, *DeleteGrantRequest) (*DeleteGrantResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
@@ -143,6 +162,9 @@ func (UnimplementedGrantServiceServer) ListGrants(context.Context, *GrantService
 }
 func (UnimplementedGrantServiceServer) UpdateGrant(context.Context, *UpdateGrantRequest) (*UpdateGrantResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateGrant not implemented")
+}
+func (UnimplementedGrantServiceServer) ExplainGrant(context.Context, *ExplainGrantRequest) (*ExplainGrantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainGrant not implemented")
 }
 func (UnimplementedGrantServiceServer) DeleteGrant(context.Context, *DeleteGrantRequest) (*DeleteGrantResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteGrant not implemented")
@@ -240,6 +262,24 @@ func _GrantService_UpdateGrant_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GrantService_ExplainGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainGrantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GrantServiceServer).ExplainGrant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GrantService_ExplainGrant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GrantServiceServer).ExplainGrant(ctx, req.(*ExplainGrantRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GrantService_DeleteGrant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteGrantRequest)
 	if err := dec(in); err != nil {
@@ -280,6 +320,10 @@ var GrantService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateGrant",
 			Handler:    _GrantService_UpdateGrant_Handler,
+		},
+		{
+			MethodName: "ExplainGrant",
+			Handler:    _GrantService_ExplainGrant_Handler,
 		},
 		{
 			MethodName: "DeleteGrant",

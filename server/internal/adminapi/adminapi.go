@@ -97,6 +97,9 @@ type Config struct {
 	Events   Watcher
 	Recheck  func(authn.Principal) error
 	Stopping <-chan struct{}
+	// Status measures this replica, Doctor checks what it leans on.
+	Status func(context.Context) (Status, error)
+	Doctor Doctor
 	// PageKey is at least 32 random bytes, the same in every replica: page
 	// tokens are sealed under a key derived from it.
 	PageKey secret.String
@@ -114,6 +117,8 @@ type API struct {
 	shaping chan struct{}
 	// watching has a place for each watch that is open.
 	watching chan struct{}
+	// diagnosing has one place.
+	diagnosing chan struct{}
 }
 
 // New makes the services.
@@ -122,6 +127,7 @@ func New(c Config) (*API, error) {
 		"Store": c.Store != nil, "Directory": c.Directory != nil, "Trail": c.Trail != nil,
 		"Verify": c.Verify != nil, "Passwords": c.Passwords != nil, "Revoker": c.Revoker != nil, "Streams": c.Streams != nil, "Log": c.Log != nil,
 		"Events": c.Events != nil, "Recheck": c.Recheck != nil, "Stopping": c.Stopping != nil,
+		"Status": c.Status != nil, "Doctor": c.Doctor != nil,
 	} {
 		if !given {
 			return nil, fmt.Errorf("operators' services: %s is missing", name)
@@ -143,7 +149,7 @@ func New(c Config) (*API, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &API{Config: c, pages: pages, shaping: make(chan struct{}, 1), watching: make(chan struct{}, maxWatches)}, nil
+	return &API{Config: c, pages: pages, shaping: make(chan struct{}, 1), watching: make(chan struct{}, maxWatches), diagnosing: make(chan struct{}, 1)}, nil
 }
 
 // Register adds the services to a server.

@@ -19,8 +19,10 @@ type Stream struct {
 	// Peer is the agent's network address, Client what it says that it runs.
 	Peer, Client      string
 	CertificateSerial string
-	Opened            time.Time
-	Grants            []StreamGrant
+	// CertificateFrom and CertificateTo are the certificate's life.
+	CertificateFrom, CertificateTo time.Time
+	Opened                         time.Time
+	Grants                         []StreamGrant
 	// Pending is how many messages wait to be sent.
 	Pending int
 }

@@ -23,6 +23,7 @@ const (
 
 	DelegationIssued  Event = "delegation.issued"
 	DelegationRefused Event = "delegation.refused"
+	AccountTried      Event = "account.tried"
 
 	RevocationCreated Event = "revocation.created"
 	RevocationApplied Event = "revocation.applied"
@@ -75,6 +76,7 @@ var Events = []EventRow{
 
 	{DelegationIssued, "A service got a credential for a tenant; detail has its purpose."},
 	{DelegationRefused, "A service was refused a credential for a tenant; reason says why."},
+	{AccountTried, "An operator is about to have the broker try a grant with a credential that is thrown away."},
 
 	{RevocationCreated, "An operator cut a party off; it is in force in the broker from here on."},
 	{RevocationApplied, "The account denies what had been issued to the party."},

@@ -53,14 +53,17 @@ var expected = map[string]string{
 	"/stoker.v1.LocationService/UpdateLocation": "x",
 	"/stoker.v1.LocationService/DeleteLocation": "x",
 
-	"/stoker.v1.GrantService/CreateGrant": "ox",
-	"/stoker.v1.GrantService/GetGrant":    "vox",
-	"/stoker.v1.GrantService/ListGrants":  "vox",
-	"/stoker.v1.GrantService/UpdateGrant": "ox",
-	"/stoker.v1.GrantService/DeleteGrant": "x",
+	"/stoker.v1.GrantService/CreateGrant":  "ox",
+	"/stoker.v1.GrantService/GetGrant":     "vox",
+	"/stoker.v1.GrantService/ListGrants":   "vox",
+	"/stoker.v1.GrantService/ExplainGrant": "vox",
+	"/stoker.v1.GrantService/UpdateGrant":  "ox",
+	"/stoker.v1.GrantService/DeleteGrant":  "x",
 
 	"/stoker.v1.FleetService/ListStreams":     "vox",
 	"/stoker.v1.FleetService/WatchEvents":     "vox",
+	"/stoker.v1.FleetService/GetStatus":       "vox",
+	"/stoker.v1.FleetService/Diagnose":        "ox",
 	"/stoker.v1.FleetService/Revoke":          "ox",
 	"/stoker.v1.FleetService/ListRevocations": "vox",
 
