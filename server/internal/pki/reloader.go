@@ -15,7 +15,7 @@ import (
 // DefaultInterval is how often files are looked at. Notification services of
 // the operating system are not used: they miss changes on network file systems
 // and on the linked directories that container platforms mount.
-const DefaultInterval = 2 * time.Second
+const DefaultInterval = 500 * time.Millisecond
 
 // issuedLife is how long a server certificate is good for that the broker
 // makes for itself; it is made again at two thirds of that.
