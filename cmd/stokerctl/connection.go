@@ -42,16 +42,19 @@ type api struct {
 	audit     stokerv1.AuditServiceClient
 
 	conn *grpc.ClientConn
+	// certificate is the caller's own.
+	certificate *x509.Certificate
 }
 
 // open makes the services; the connection itself is made by the first call.
 func (c *cli) open(ctx context.Context, t *terminal) (*api, error) {
-	conn, err := c.Connection.dial()
+	conn, own, err := c.Connection.dial()
 	if err != nil {
 		return nil, err
 	}
 	return &api{
-		ctx: ctx, terminal: t, output: output{to: t.out, json: c.Output == "json"}, yes: c.Yes, conn: conn,
+		certificate: own,
+		ctx:         ctx, terminal: t, output: output{to: t.out, json: c.Output == "json"}, yes: c.Yes, conn: conn,
 		tenants: stokerv1.NewTenantServiceClient(conn), users: stokerv1.NewUserServiceClient(conn),
 		agents: stokerv1.NewAgentServiceClient(conn), locations: stokerv1.NewLocationServiceClient(conn),
 		grants: stokerv1.NewGrantServiceClient(conn), fleet: stokerv1.NewFleetServiceClient(conn),
@@ -62,7 +65,8 @@ func (c *cli) open(ctx context.Context, t *terminal) (*api, error) {
 // close gives the connection back. Nothing is lost if that fails.
 func (a *api) close() { _ = a.conn.Close() }
 
-func (c connection) dial() (*grpc.ClientConn, error) {
+// dial gives the connection, and the certificate that it presents.
+func (c connection) dial() (*grpc.ClientConn, *x509.Certificate, error) {
 	var missing []string
 	for _, need := range []struct{ flag, env, value string }{
 		{"--broker", "STOKER_BROKER", c.Broker}, {"--ca", "STOKER_CA", c.CA}, {"--cert", "STOKER_CERT", c.Cert}, {"--key", "STOKER_KEY", c.Key},
@@ -72,19 +76,19 @@ func (c connection) dial() (*grpc.ClientConn, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return nil, usagef("missing: %s", strings.Join(missing, ", "))
+		return nil, nil, usagef("missing: %s", strings.Join(missing, ", "))
 	}
 	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 	if err != nil {
-		return nil, usagef("certificate %s with key %s: %v", c.Cert, c.Key, err)
+		return nil, nil, usagef("certificate %s with key %s: %v", c.Cert, c.Key, err)
 	}
 	authorities, err := os.ReadFile(c.CA)
 	if err != nil {
-		return nil, usagef("authorities: %v", err)
+		return nil, nil, usagef("authorities: %v", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(authorities) {
-		return nil, usagef("authorities: there is no certificate in PEM in %s", c.CA)
+		return nil, nil, usagef("authorities: there is no certificate in PEM in %s", c.CA)
 	}
 	conn, err := grpc.NewClient(c.Broker,
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
@@ -95,9 +99,9 @@ func (c connection) dial() (*grpc.ClientConn, error) {
 		// The trail's pages hold up to a thousand records.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
-		return nil, fmt.Errorf("address %s: %w", c.Broker, err)
+		return nil, nil, fmt.Errorf("address %s: %w", c.Broker, err)
 	}
-	return conn, nil
+	return conn, pair.Leaf, nil
 }
 
 // limit bounds each call by itself: a command that makes many may take longer.

@@ -95,11 +95,16 @@ func (c *grantGet) Run(a *api) error {
 		a.say("no session policy can be made of this grant, so nothing is issued for it; correct it with grant update")
 		return nil
 	}
+	return a.printPolicyText("session policy:", r.GetSessionPolicy())
+}
+
+// printPolicyText prints a session policy so that it can be read.
+func (a *api) printPolicyText(title, text string) error {
 	var policy bytes.Buffer
-	if err := json.Indent(&policy, []byte(r.GetSessionPolicy()), "", "  "); err != nil {
+	if err := json.Indent(&policy, []byte(text), "", "  "); err != nil {
 		return fmt.Errorf("the broker answered a session policy that is no JSON: %w", err)
 	}
-	_, err = fmt.Fprintf(a.out, "session policy:\n%s\n", policy.String())
+	_, err := fmt.Fprintf(a.out, "%s\n%s\n", title, policy.String())
 	return err
 }
 

@@ -22,8 +22,11 @@ type cli struct {
 	Agent       agentCommands       `cmd:"" help:"Enrolled installations of a tenant, and their certificates."`
 	Location    locationCommands    `cmd:"" help:"Buckets and how to reach them."`
 	Grant       grantCommands       `cmd:"" help:"What a tenant may reach."`
+	Policy      policyCommands      `cmd:"" help:"What grants come to."`
 	Apply       applyCommand        `cmd:"" help:"Make the broker's resources what a file says."`
 	Export      exportCommand       `cmd:"" help:"Write the broker's resources as a file for apply."`
+	Status      statusCommand       `cmd:"" help:"Show on one screen how the broker is doing."`
+	Doctor      doctorCommand       `cmd:"" help:"Check the broker, its accounts and buckets; with --grant, try a grant."`
 	Streams     streamsCommand      `cmd:"" help:"List the streams that are open on the broker that answers."`
 	Revoke      revokeCommands      `cmd:"" help:"Cut somebody off, with a reason."`
 	Revocations revocationsCommand  `cmd:"" help:"List revocations, newest first."`

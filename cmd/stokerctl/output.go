@@ -172,7 +172,16 @@ func left(t *timestamppb.Timestamp, now time.Time) string {
 	if d < 0 {
 		return "ended"
 	}
-	return d.String()
+	return span(d)
+}
+
+// span shows a duration, a long one in days.
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day {
+		return fmt.Sprintf("%dd%dh", d/day, d%day/time.Hour)
+	}
+	return d.Round(time.Second).String()
 }
 
 // stateOf shows whether something is disabled.

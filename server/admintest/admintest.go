@@ -168,7 +168,7 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	config := adminapi.Config{
 		Store: b.Store, Directory: b.Directory, Trail: b.Trail, Verify: b.Trail.Verify, Passwords: b.Passwords,
 		Authority: b.Authority, Streams: func() []adminapi.Stream { return nil }, PageKey: b.pageKey, Log: log,
-		Events: watch.New(b.Store), Stopping: stopping, Status: b.status, Doctor: noDoctor{},
+		Events: watch.New(b.Store), Stopping: stopping, Status: b.status(o.Streams), Doctor: sampleDoctor{},
 		Accounts: map[string]adminapi.AccountLimits{
 			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
 			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
@@ -366,22 +366,47 @@ func (b *Broker) Issued(t testing.TB, credentialID, accessKeyID, sessionName str
 	}
 }
 
-// status is that of a broker with one account and nothing to do.
-func (b *Broker) status(context.Context) (adminapi.Status, error) {
-	return adminapi.Status{
-		Version: "test", Writer: b.Trail.Writer(), Accounts: map[string]adminapi.Account{"main": {Method: "assume_role", Region: "eu-central-1"}},
-		Leases:  lease.Stats{Accounts: []lease.AccountStats{{Name: "main", Rate: 100, Limit: 100}}},
-		Brokers: []watch.Broker{{Writer: b.Trail.Writer(), Started: time.Now(), Last: time.Now()}},
+// status is that of a broker in trouble, if it has streams, and else of one
+// with nothing to do.
+func (b *Broker) status(streams bool) func(context.Context) (adminapi.Status, error) {
+	started := time.Now().Add(-50 * time.Hour)
+	quiet := adminapi.Status{
+		Version: "test", Started: started, Writer: b.Trail.Writer(), Accounts: map[string]adminapi.Account{"main": {Method: "assume_role", Region: "eu-central-1"}},
+		Leases:       lease.Stats{Accounts: []lease.AccountStats{{Name: "main", Rate: 100, Limit: 100}}},
+		Brokers:      []watch.Broker{{Writer: b.Trail.Writer(), Started: started, Last: time.Now()}},
+		Certificates: []pki.Status{{Name: "server certificate", Expires: time.Now().Add(100 * time.Hour)}},
+	}
+	trouble := quiet
+	trouble.Problem = "storage: the disk is full"
+	trouble.Leases = lease.Stats{Leases: 3, Dry: 1, HasCredential: true, Emptiest: -time.Minute, Accounts: []lease.AccountStats{{Name: "main", Rate: 12.5, Limit: 100, Due: 2, Lag: time.Minute, Down: true}}}
+	trouble.Supplies = []lease.Status{{
+		Holder: lease.Holder{Tenant: "acme", Agent: "server-1", Login: "nightly"}, Grant: "photos", Subscriptions: 1, Entitled: true,
+		Problem: reason.STSUnavailable, RetryAt: time.Now().Add(time.Minute),
+	}}
+	return func(context.Context) (adminapi.Status, error) {
+		if streams {
+			return trouble, nil
+		}
+		return quiet, nil
+	}
+}
+
+// sampleDoctor finds one thing of each kind, and that a grant named "open" is.
+type sampleDoctor struct{}
+
+func (sampleDoctor) Examine(context.Context) ([]doctor.Finding, error) {
+	return []doctor.Finding{
+		{Severity: doctor.OK, Subject: "storage", Message: "works"},
+		{Severity: doctor.Note, Subject: "account main", Message: "calls STS as somebody"},
+		{Severity: doctor.Warning, Subject: "bucket backups", Message: "evil\x1b[2Jpolicy"},
 	}, nil
 }
 
-// noDoctor finds nothing to say.
-type noDoctor struct{}
-
-func (noDoctor) Examine(context.Context) ([]doctor.Finding, error) { return nil, nil }
-
-func (noDoctor) Try(context.Context, storage.AuditRecord, storage.Tenant, storage.Grant) ([]doctor.Finding, error) {
-	return nil, nil
+func (sampleDoctor) Try(_ context.Context, _ storage.AuditRecord, t storage.Tenant, g storage.Grant) ([]doctor.Finding, error) {
+	if g.Name == "open" {
+		return []doctor.Finding{{Severity: doctor.Fatal, Subject: "grant " + t.Name + "/" + g.Name, Message: "its credential lists the whole bucket"}}, nil
+	}
+	return []doctor.Finding{{Severity: doctor.OK, Subject: "grant " + t.Name + "/" + g.Name, Message: "its credential lists nothing else"}}, nil
 }
 
 // sampleStreams are two streams. One's agent sends a terminal's control

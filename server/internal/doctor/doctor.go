@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -189,7 +190,8 @@ func (d *Doctor) account(ctx context.Context, r *report, name string) error {
 		} else {
 			worst = severity
 		}
-		r.add(severity, subject, "%s", f.Message)
+		// The log needs the account's name in the line, a list does not.
+		r.add(severity, subject, "%s", strings.TrimPrefix(f.Message, fmt.Sprintf("account %q: ", name)))
 	}
 	if worst == Note {
 		r.add(OK, subject, "nothing speaks against its keys; whether they may issue shows when a grant is tried")
