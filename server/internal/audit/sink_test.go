@@ -129,7 +129,7 @@ func TestSinkFails(t *testing.T) {
 				synctest.Wait()
 				p.set(func(p *paper) { p.err, p.tear = errors.New("disk full"), tear })
 				fill(t, trail, 0, 20)
-				time.Sleep(2 * time.Minute)
+				<-time.After(2 * time.Minute)
 				if err := trail.SinkHealthy(); err == nil || !strings.Contains(err.Error(), "disk full") {
 					t.Errorf("SinkHealthy = %v", err)
 				}
@@ -140,7 +140,7 @@ func TestSinkFails(t *testing.T) {
 					t.Errorf("%d writes, %+v", p.writes, trail.Stats().Sink)
 				}
 				p.set(func(p *paper) { p.err = nil })
-				time.Sleep(5 * time.Second)
+				<-time.After(5 * time.Second)
 				synctest.Wait()
 				if err := trail.SinkHealthy(); err != nil {
 					t.Errorf("SinkHealthy = %v", err)
@@ -184,13 +184,13 @@ func TestSinkLosesWhatWasTrimmed(t *testing.T) {
 		synctest.Wait()
 		p.set(func(p *paper) { p.err = errors.New("disk full") })
 		fill(t, trail, 0, 5000)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if _, err := trail.Trim(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		p.set(func(p *paper) { p.err = nil })
 		add(t, trail, "next")
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		synctest.Wait()
 		s := trail.Stats().Sink
 		if s.Lost == 0 || s.Lost > 5000 || s.Behind != 0 || s.Lines+s.Lost != 5003 {
@@ -210,12 +210,12 @@ func TestSinkCatchesUpThroughAnOutage(t *testing.T) {
 		fill(t, trail, 0, 5000)
 		f.set(func(f *fake) { f.away = storage.ErrUnavailable })
 		close(p.gate)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if err := trail.SinkHealthy(); !errors.Is(err, storage.ErrUnavailable) {
 			t.Errorf("SinkHealthy = %v", err)
 		}
 		f.set(func(f *fake) { f.away = nil })
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		checkLines(t, p.String(), f.stored())
 	})
 }

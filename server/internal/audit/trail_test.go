@@ -26,7 +26,7 @@ func TestAppend(t *testing.T) {
 		f := newFake()
 		trail := open(t, f, audit.Options{})
 		given := issued("c1")
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		got, err := trail.Append(t.Context(), given, audit.NoFence)
 		if err != nil {
 			t.Fatal(err)
@@ -263,7 +263,7 @@ func TestQueueIsBounded(t *testing.T) {
 			if s := trail.Stats(); s.Queued != 1024 {
 				t.Errorf("%d queued", s.Queued)
 			}
-			time.Sleep(4 * time.Second)
+			<-time.After(4 * time.Second)
 		})
 		a.wg.Wait()
 		late.wg.Wait()
@@ -367,7 +367,7 @@ func TestCheckpoints(t *testing.T) {
 		one := open(t, f, audit.Options{})
 		two := open(t, f, audit.Options{})
 		add(t, one, "1", "2")
-		time.Sleep(25 * time.Hour)
+		<-time.After(25 * time.Hour)
 		synctest.Wait()
 		noted := map[string][]string{}
 		for _, r := range f.stored() {
@@ -414,7 +414,7 @@ func history(t *testing.T, r *rand.Rand) {
 		case 2, 3:
 			f.set(func(f *fake) { f.away, f.lost = nil, nil })
 		case 4:
-			time.Sleep(time.Duration(r.IntN(3000)) * time.Millisecond)
+			<-time.After(time.Duration(r.IntN(3000)) * time.Millisecond)
 		case 5:
 			f.set(func(f *fake) { f.feed++ })
 		case 6:

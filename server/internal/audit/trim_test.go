@@ -25,7 +25,7 @@ func TestTrim(t *testing.T) {
 		closeTrail(t, dead)
 		trail := open(t, f, audit.Options{})
 		add(t, trail, "o1", "o2")
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		young := time.Now()
 		add(t, trail, "y1")
 		old := f.stored()
@@ -67,7 +67,7 @@ func TestTrimmedTrailIsProtected(t *testing.T) {
 		f := newFake()
 		trail := open(t, f, audit.Options{})
 		add(t, trail, "1", "2", "3")
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		border := time.Now()
 		add(t, trail, "4", "5", "6")
 		if _, err := trail.Trim(t.Context(), border); err != nil {
@@ -134,7 +134,7 @@ func TestTrimKeepsEvidence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScene(t)
-				time.Sleep(time.Hour)
+				<-time.After(time.Hour)
 				c.tamper(&s)
 				before := len(s.stored())
 				trail := open(t, s, audit.Options{})
@@ -165,7 +165,7 @@ func TestTrimInSteps(t *testing.T) {
 			a.append(t.Context(), trail, fmt.Sprint(i), audit.NoFence)
 		}
 		a.wg.Wait()
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		done, err := trail.Trim(t.Context(), time.Now())
 		if err != nil || done.Records != 3501 {
 			t.Fatalf("Trim = %+v, %v", done, err)
@@ -189,13 +189,13 @@ func TestTrimInDoubt(t *testing.T) {
 				trail := open(t, f, audit.Options{})
 				writer := trail.Writer()
 				add(t, trail, "1", "2")
-				time.Sleep(time.Hour)
+				<-time.After(time.Hour)
 				f.set(func(f *fake) { fault(f, storage.ErrUnavailable) })
 				if _, err := trail.Trim(t.Context(), time.Now()); err == nil {
 					t.Error("no error")
 				}
 				f.set(func(f *fake) { fault(f, nil) })
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				add(t, trail, "3")
 				intact(t, f)
 				if trail.Writer() != writer {
@@ -214,7 +214,7 @@ func TestTrimInDoubt(t *testing.T) {
 func TestTrimWithOlderKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		trail, err := audit.Open(t.Context(), s, otherKey, audit.Options{OlderKeys: []secret.String{key}})
 		if err != nil {
 			t.Fatal(err)

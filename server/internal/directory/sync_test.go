@@ -96,7 +96,7 @@ func TestSyncRefusals(t *testing.T) {
 			f.commit(put(acme))
 			answer := make(chan error, 1)
 			go func() { answer <- d.Sync(t.Context()) }()
-			time.Sleep(time.Hour)
+			<-time.After(time.Hour)
 			select {
 			case err := <-answer:
 				t.Fatalf("Sync = %v without Run", err)
@@ -134,7 +134,7 @@ func TestSyncRefusals(t *testing.T) {
 			f.set(func(f *fake) { f.away = storage.ErrUnavailable })
 			answer := make(chan error, 1)
 			go func() { answer <- d.Sync(t.Context()) }()
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			stop()
 			if err := <-answer; !reason.Is(err, reason.Draining) {
 				t.Errorf("Sync = %v", err)
@@ -171,7 +171,7 @@ func TestSlowObserver(t *testing.T) {
 		f.commit(put(acme))
 		answer := make(chan error, 1)
 		go func() { answer <- d.Sync(t.Context()) }()
-		time.Sleep(6 * time.Second)
+		<-time.After(6 * time.Second)
 		select {
 		case err := <-answer:
 			t.Fatalf("Sync = %v before the observer was through", err)
