@@ -18,6 +18,7 @@ import (
 type cli struct {
 	Run    runCommand    `cmd:"" default:"withargs" help:"Measure, and print a table."`
 	Modes  modesCommand  `cmd:"" help:"List what can be measured."`
+	Plan   planCommand   `cmd:"" help:"Compute and simulate what so many agents take."`
 	Broker brokerCommand `cmd:"" hidden:""`
 	Bare   bareCommand   `cmd:"" hidden:""`
 }

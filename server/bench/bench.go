@@ -66,6 +66,10 @@ var modes = []mode{
 	{name: "unary", help: "GetCredentials while the credential is warm", run: (*bench).unary},
 	{name: "push", help: "all are renewed at once, without the STS call", run: (*bench).push},
 	{name: "revoke", help: "the tenant of all is disabled", run: (*bench).revoke},
+	{name: "restart", help: "kill -9, and all come back", run: (*bench).restart, alone: true},
+	{name: "outage", help: "no STS for two thirds of a lifetime, then a tenth of its quota", run: (*bench).outage, alone: true},
+	{name: "failover", help: "rolling restart of three replicas on PostgreSQL, and the death of one", run: (*bench).failover, alone: true},
+	{name: "soak", help: "STS faults, changes, revocations, lost connections and restarts mixed", run: (*bench).soak, alone: true},
 }
 
 // Modes lists the names of all modes with what each does.
@@ -127,16 +131,23 @@ func Run(ctx context.Context, o Options) (_ *Report, err error) {
 			continue
 		}
 		b.say("%s: %s", m.name, m.help)
-		if !m.alone {
-			if err := b.share(ctx); err != nil {
-				return b.report, err
-			}
+		if err := b.prepare(ctx, m); err != nil {
+			return b.report, err
 		}
 		if err := m.run(b, ctx); err != nil {
 			return b.report, fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	return b.report, nil
+}
+
+// prepare makes the shared site for the modes that share one, and clears the
+// machine for the others.
+func (b *bench) prepare(ctx context.Context, m mode) error {
+	if !m.alone {
+		return b.share(ctx)
+	}
+	return errors.Join(b.leave(&b.stoker), b.leave(&b.bare))
 }
 
 func machine() Machine {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,6 +19,8 @@ type Report struct {
 	// Took is in seconds.
 	Took     float64   `json:"took"`
 	Measures []Measure `json:"measures"`
+	// Skipped says why a mode could not be measured, by its name.
+	Skipped map[string]string `json:"skipped,omitempty"`
 }
 
 // Machine is where it was measured.
@@ -56,11 +60,21 @@ type Measure struct {
 	Note  string   `json:"note,omitempty"`
 }
 
-// Goal is what a value, or the ratio where Ratio is set, should be at most.
+// Goal is what a value, or the ratio where Ratio is set, should be at most, or
+// at least where Least is set.
 type Goal struct {
 	Ratio bool    `json:"ratio"`
+	Least bool    `json:"least"`
 	Value float64 `json:"value"`
 	Met   bool    `json:"met"`
+}
+
+// skip notes that a mode could not be measured.
+func (r *Report) skip(mode, why string) {
+	if r.Skipped == nil {
+		r.Skipped = map[string]string{}
+	}
+	r.Skipped[mode] = why
 }
 
 // add completes a measure and adds it.
@@ -77,12 +91,13 @@ func (r *Report) add(m Measure) {
 				got = *m.Ratio
 			}
 		}
-		g.Met = got <= g.Value
+		g.Met = g.Least && got >= g.Value || !g.Least && got <= g.Value
 	}
 	r.Measures = append(r.Measures, m)
 }
 
 func atMost(v float64) *Goal      { return &Goal{Value: v} }
+func atLeast(v float64) *Goal     { return &Goal{Value: v, Least: true} }
 func ratioAtMost(v float64) *Goal { return &Goal{Value: v, Ratio: true} }
 
 func bareValue(v float64) *float64 { return &v }
@@ -124,21 +139,32 @@ func (r *Report) WriteTable(out io.Writer) error {
 		}
 		write(m.Mode, fmt.Sprint(m.Agents), m.Name, m.Unit.format(m.Stoker), bare, ratio, m.Goal.describe(m.Unit), m.Note)
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, mode := range slices.Sorted(maps.Keys(r.Skipped)) {
+		if _, err := fmt.Fprintf(out, "%s: NOT MEASURED: %s\n", mode, r.Skipped[mode]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (g *Goal) describe(u Unit) string {
 	if g == nil {
 		return "-"
 	}
-	value, verdict := u.format(g.Value), "met"
+	sign, value, verdict := "<= ", u.format(g.Value), "met"
+	if g.Least {
+		sign = ">= "
+	}
 	if g.Ratio {
 		value = fmt.Sprintf("ratio %.2f", g.Value)
 	}
 	if !g.Met {
 		verdict = "MISSED"
 	}
-	return "<= " + value + " " + verdict
+	return sign + value + " " + verdict
 }
 
 // format writes a value in three digits or so.

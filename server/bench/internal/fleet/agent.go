@@ -44,8 +44,8 @@ type agent struct {
 	mu   sync.Mutex
 	link *link // nil: not connected
 	held Held
-	// visits counts connections, failures those in a row that brought nothing.
-	visits, failures int
+	// failures counts connections in a row that brought nothing.
+	failures int
 	// coming is the timer of a return.
 	coming *time.Timer
 }
@@ -61,15 +61,20 @@ func (a *agent) metadata() []light.Header {
 	return []light.Header{{Name: "authorization", Value: "Bearer " + a.identity.Token}}
 }
 
-// dial opens a connection to the broker whose turn it is.
-func (a *agent) dial(ctx context.Context, to light.Handler) (*light.Conn, error) {
+// dial opens a connection to the broker with the fewest, or to the next that
+// answers. It counts there until it is closed.
+func (a *agent) dial(ctx context.Context, to light.Handler) (conn *light.Conn, at *broker, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
-	a.mu.Lock()
-	broker := a.fleet.brokers[(a.index+a.visits)%len(a.fleet.brokers)]
-	a.visits++
-	a.mu.Unlock()
-	return light.Dial(ctx, light.Target{Address: broker, Source: a.identity.Source, TLS: a.identity.TLS, Authority: authority}, to)
+	for _, at = range a.fleet.order() {
+		at.linked.Add(1)
+		conn, err = light.Dial(ctx, light.Target{Address: at.address, Source: a.identity.Source, TLS: a.identity.TLS, Authority: authority}, to)
+		if err == nil {
+			return conn, at, nil
+		}
+		at.linked.Add(-1)
+	}
+	return nil, nil, err
 }
 
 // connect opens a stream and subscribes with what is held, unless there is a
@@ -86,13 +91,16 @@ func (a *agent) connect(ctx context.Context) error {
 	a.mu.Unlock()
 	a.fleet.counts.dials.Add(1)
 	a.fleet.counts.linked.Add(1)
-	conn, err := a.dial(ctx, l)
+	conn, at, err := a.dial(ctx, l)
 	if err != nil {
 		a.lost(l)
 		return err
 	}
 	a.mu.Lock()
-	l.conn = conn
+	l.conn, l.broker = conn, at
+	if l.gone {
+		at.linked.Add(-1)
+	}
 	unwanted := l.unwanted
 	a.mu.Unlock()
 	if unwanted {
@@ -122,7 +130,10 @@ func (a *agent) lost(l *link) {
 	f := a.fleet
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.link = nil
+	if l.broker != nil {
+		l.broker.linked.Add(-1)
+	}
+	a.link, l.gone = nil, true
 	if f.returning.Load() && f.ctx.Err() == nil {
 		f.working.Add(1)
 		a.coming = time.AfterFunc(a.pause(l), a.comeBack)

@@ -25,8 +25,8 @@ type Calls struct {
 // caller makes one call after the other on its own connection, the next one
 // from the answer to the last. It implements light.Handler.
 type caller struct {
-	agent    *agent
 	conn     *light.Conn
+	broker   *broker
 	request  []byte
 	metadata []light.Header
 	left     *atomic.Int64
@@ -51,13 +51,14 @@ func (f *Fleet) Call(ctx context.Context, callers, calls int) (Calls, error) {
 		for _, c := range all {
 			if c != nil && c.conn != nil {
 				c.conn.Close()
+				c.broker.linked.Add(-1)
 			}
 		}
 	}()
 	for i := range all {
-		c := &caller{agent: f.agents[i], request: request, metadata: f.agents[i].metadata(), left: left, done: make(chan error, 2)}
+		c := &caller{request: request, metadata: f.agents[i].metadata(), left: left, done: make(chan error, 2)}
 		all[i] = c
-		if c.conn, err = f.agents[i].dial(ctx, c); err != nil {
+		if c.conn, c.broker, err = f.agents[i].dial(ctx, c); err != nil {
 			return Calls{}, err
 		}
 	}

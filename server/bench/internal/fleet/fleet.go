@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -25,9 +26,9 @@ type Identity struct {
 // Options say how a fleet behaves.
 type Options struct {
 	Agents []Identity
-	// Brokers are the addresses; agent i begins with number i modulo their
-	// number, as if a balancer had sent it there, and goes on to the next when
-	// it loses its stream.
+	// Brokers are the addresses. An agent connects to the one with the fewest
+	// of the fleet's agents, as a balancer would send it, or to the next if
+	// that does not answer.
 	Brokers []string
 	// Return makes agents come back when their stream ends, with the pace of
 	// package client. Otherwise they stay away until Connect.
@@ -40,7 +41,7 @@ type Options struct {
 // that there is one Wave at a time.
 type Fleet struct {
 	agents    []*agent
-	brokers   []string
+	brokers   []*broker
 	returning atomic.Bool
 
 	// ctx is that of connections being made; cancel ends the fleet.
@@ -64,7 +65,10 @@ func New(o Options) (*Fleet, error) {
 	if o.Width == 0 {
 		o.Width = defaultWidth
 	}
-	f := &Fleet{brokers: o.Brokers, places: make(chan struct{}, o.Width)}
+	f := &Fleet{places: make(chan struct{}, o.Width)}
+	for _, address := range o.Brokers {
+		f.brokers = append(f.brokers, &broker{address: address})
+	}
 	f.returning.Store(o.Return)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.counts.init()
@@ -93,6 +97,37 @@ func (f *Fleet) Connect(ctx context.Context, n int) error {
 	return all.Wait()
 }
 
+// ConnectOver connects all agents one after the other, evenly over the time,
+// so that what is renewed later is spread likewise. What fails is tried again
+// by a fleet that returns, and counted.
+func (f *Fleet) ConnectOver(ctx context.Context, over time.Duration) error {
+	begin := time.Now()
+	all, connecting := errgroup.WithContext(ctx)
+	all.SetLimit(cap(f.places))
+	for i, a := range f.agents {
+		at := begin.Add(time.Duration(float64(over) * float64(i) / float64(len(f.agents))))
+		if wait := time.Until(at); wait > 0 {
+			select {
+			case <-connecting.Done():
+			case <-time.After(wait):
+			}
+		}
+		if connecting.Err() != nil {
+			break
+		}
+		all.Go(func() error {
+			if err := a.connect(connecting); err != nil {
+				f.counts.failed(err)
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
 // Disconnect closes all connections, and returns when the agents know.
 func (f *Fleet) Disconnect(ctx context.Context) error {
 	was := f.returning.Swap(false)
@@ -101,6 +136,13 @@ func (f *Fleet) Disconnect(ctx context.Context) error {
 		a.hangUp()
 	}
 	return f.until(ctx, func() bool { return f.counts.linked.Load() == 0 })
+}
+
+// Drop closes the connections of so many agents, chosen at random.
+func (f *Fleet) Drop(n int) {
+	for range n {
+		f.agents[rand.N(len(f.agents))].hangUp()
+	}
 }
 
 // Return says whether agents come back by themselves from now on.

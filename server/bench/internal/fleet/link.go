@@ -17,9 +17,11 @@ type link struct {
 	agent *agent
 	began time.Time
 	// conn is nil until there is one, which is closed at once if it is
-	// unwanted by then. Both are guarded by agent.mu.
-	conn     *light.Conn
-	unwanted bool
+	// unwanted by then; broker is where it leads. gone: it has ended. All are
+	// guarded by agent.mu.
+	conn           *light.Conn
+	broker         *broker
+	unwanted, gone bool
 
 	// welcomed: the stream counts as open. useful: more than that has come.
 	welcomed, useful bool

@@ -81,6 +81,10 @@ func obey(ctx context.Context, commands map[string]Command, line string) string 
 	return answer
 }
 
+// CollectFormat is how collect answers: live heap, the spans that it lies in,
+// stacks and the runtime's own memory in bytes; the number of goroutines.
+const CollectFormat = "heap %d in spans of %d, stacks %d, other %d, goroutines %d"
+
 // collect frees what is not in use: twice, because finalizers and pools keep
 // things for a round.
 func collect(context.Context, string) (string, error) {
@@ -88,7 +92,7 @@ func collect(context.Context, string) (string, error) {
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return fmt.Sprintf("heap %d in spans of %d, stacks %d, other %d, goroutines %d", m.HeapAlloc, m.HeapInuse, m.StackInuse,
+	return fmt.Sprintf(CollectFormat, m.HeapAlloc, m.HeapInuse, m.StackInuse,
 		m.MSpanInuse+m.MCacheInuse+m.BuckHashSys+m.GCSys+m.OtherSys, runtime.NumGoroutine()), nil
 }
 

@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -48,6 +49,8 @@ type Config struct {
 	Groups []Group
 	// Rate is the broker's budget of STS calls a second.
 	Rate float64
+	// Drain is the broker's drain window; 0 leaves it at its default.
+	Drain time.Duration
 	// Postgres is the connection string of an empty database; empty: SQLite.
 	Postgres string
 	// OnIssue is told of each credential that the STS issues; may be nil.
@@ -80,10 +83,13 @@ type Site struct {
 	Server tls.Certificate
 	// Authority is the authority's certificate in PEM.
 	Authority []byte
-	STS       *devsts.Server
+	STS       *STS
 	user      devsts.User
 	encrypted string // path of the encryption key
 }
+
+// defaultDrain is a broker's own.
+const defaultDrain = 20 * time.Second
 
 // certificateLife outlasts every measurement.
 const certificateLife = 48 * time.Hour
@@ -91,7 +97,7 @@ const certificateLife = 48 * time.Hour
 // New makes a site. Close ends its STS; the directory is the caller's.
 func New(ctx context.Context, c Config) (_ *Site, err error) {
 	s := &Site{Config: c, Roots: x509.NewCertPool(), user: devsts.NewUser("stoker"), encrypted: filepath.Join(c.Dir, "encryption.key")}
-	s.STS, err = devsts.Start(devsts.Config{Users: []devsts.User{s.user}, MinLifetime: time.Second, IssuedLimit: 1, OnIssue: c.OnIssue})
+	s.STS, err = startSTS(devsts.Config{Users: []devsts.User{s.user}, MinLifetime: time.Second, IssuedLimit: 1, OnIssue: c.OnIssue})
 	if err != nil {
 		return nil, err
 	}
@@ -171,10 +177,10 @@ accounts:
   %s: {method: federation_token, region: us-east-1, endpoint: "%s", rate: %g}
 operators: {%s: admin}
 operations: 127.0.0.1:0
-drain: 10s
+drain: %s
 sessions: {lifetime: 24h}
 log: {level: info, format: json}
-`, TrustDomain, listen, ServerName, backend, s.encrypted, Account, s.STS.URL(), s.Rate, Operator), 0o600)
+`, TrustDomain, listen, ServerName, backend, s.encrypted, Account, s.STS.url, s.Rate, Operator, cmp.Or(s.Drain, defaultDrain)), 0o600)
 }
 
 // Environment is what a broker needs in its environment: the keys that it asks
