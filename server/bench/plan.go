@@ -136,7 +136,7 @@ const busy = 0.5
 // brokers says how many are needed, and why.
 func (p *Plan) brokers(c Costs, n float64) {
 	perBroker, why := float64(p.Streams), "descriptors"
-	if fits := (p.Situation.Memory - c.Base) / c.Stream; fits < perBroker {
+	if fits := (p.Memory - c.Base) / c.Stream; fits < perBroker {
 		perBroker, why = fits, "memory"
 	}
 	load := c.Renewal/(meanAge*p.Lifetime.Seconds()) + c.Heartbeat/c.Beat

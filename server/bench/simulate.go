@@ -27,7 +27,7 @@ func simulate(agents int, lifetime, outage time.Duration, perSecond float64) Out
 	scale := float64(agents) / float64(n)
 	rate := perSecond * lifetime.Seconds() / scale
 	w := outage.Seconds() / lifetime.Seconds()
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+	random := rand.New(rand.NewPCG(1, 2))
 	waiting := make(pending, 0, n)
 	var coming pending
 	early, lost := 0, 0

@@ -61,7 +61,7 @@ func Start(ctx context.Context, dir string) (_ *Server, err error) {
 		}
 	}
 	data := filepath.Join(dir, "data")
-	initialize := exec.CommandContext(ctx, filepath.Join(programs, "initdb"), "--pgdata", data, "--username", "stoker",
+	initialize := exec.CommandContext(ctx, filepath.Join(programs, "initdb"), "--pgdata", data, "--username", "stoker", //nolint:gosec // the database server that was found
 		"--pwfile", secret, "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync")
 	initialize.Dir = dir
 	who.become(initialize)
@@ -77,7 +77,7 @@ func Start(ctx context.Context, dir string) (_ *Server, err error) {
 		Scheme: "postgres", User: url.UserPassword("stoker", password), Host: net.JoinHostPort("127.0.0.1", fmt.Sprint(port)),
 		Path: "/postgres", RawQuery: "sslmode=disable",
 	}).String()
-	s.cmd = exec.Command(filepath.Join(programs, "postgres"), "-D", data, "-p", fmt.Sprint(port), "-c", "listen_addresses=127.0.0.1",
+	s.cmd = exec.Command(filepath.Join(programs, "postgres"), "-D", data, "-p", fmt.Sprint(port), "-c", "listen_addresses=127.0.0.1", //nolint:gosec // the database server that was found
 		"-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "shared_buffers=128MB")
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = dir, &s.said, &s.said
 	who.become(s.cmd)
