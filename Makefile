@@ -42,6 +42,10 @@ test: ## Run all tests with the race detector
 cover: ## Show the coverage of the packages that decide
 	go test -cover ./server/internal/lease ./server/internal/policy ./server/internal/authn
 
+.PHONY: bench
+bench: build ## Measure the broker beside bare grpc-go, in under ten minutes
+	./bin/stoker-bench --json bench.json
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 30s)
 	./scripts/fuzz $(or $(FUZZTIME),30s)
