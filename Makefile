@@ -43,8 +43,8 @@ cover: ## Show the coverage of the packages that decide
 	go test -cover ./server/internal/lease ./server/internal/policy ./server/internal/authn
 
 .PHONY: bench
-bench: build ## Measure the broker beside bare grpc-go, in under ten minutes
-	./bin/stoker-bench --json bench.json
+bench: build ## Measure the broker beside bare grpc-go with 2,000 agents
+	./bin/stoker-bench run hold storm unary push revoke --agents 2000 --json bench.json
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 30s)
