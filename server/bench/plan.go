@@ -10,7 +10,7 @@ import (
 )
 
 // Costs are what was measured, on which a plan rests: see docs/scale.md. They
-// are those of one core of the machine that the table there was made on.
+// are for one core.
 type Costs struct {
 	// Stream is the memory of an open stream in bytes, Base that of a broker
 	// without any.
