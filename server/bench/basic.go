@@ -57,14 +57,18 @@ func (b *bench) issue(ctx context.Context) error {
 	return nil
 }
 
-// hold measures what one more stream takes in memory: from half of the agents
-// to all of them, so that what the process takes by itself does not count.
+// hold measures what streams take in memory: a process with all of them, less
+// one that has just been started. The broker has issued to each.
 func (b *bench) hold(ctx context.Context) error {
 	const goal, mostHeld, heldOf = 1.1, 1.1 * (1 << 30), 18000
+	if err := b.leave(&b.stoker); err != nil {
+		return err
+	}
 	s, err := b.broker(ctx, false)
 	if err != nil {
 		return err
 	}
+	s.fleet.Forget()
 	each, all, err := b.grow(ctx, s)
 	if err != nil {
 		return err
@@ -73,6 +77,10 @@ func (b *bench) hold(ctx context.Context) error {
 		if _, err := s.server.Ask(ctx, "heap-profile "+b.Profiles+"/hold.heap.pprof"); err != nil {
 			return err
 		}
+	}
+	idle, err := b.idle(ctx, s)
+	if err != nil {
+		return err
 	}
 	if err := s.disconnectAll(ctx); err != nil {
 		return err
@@ -97,18 +105,33 @@ func (b *bench) hold(ctx context.Context) error {
 		whole.Goal = atMost(mostHeld)
 	}
 	b.report.add(whole)
+	b.add("hold", "processor at rest, heartbeats included, of a core", Share, idle)
 	return nil
 }
 
-// grow connects all agents in two steps and gives the memory of a stream of the
-// second, and of the whole.
-func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, err error) {
-	if err := s.disconnectAll(ctx); err != nil {
-		return 0, 0, err
+// idleFor is how long a server at rest is watched: every stream has a
+// heartbeat in thrice as long.
+const idleFor = 10 * time.Second
+
+// idle is the share of a core that a server uses whose streams are at rest.
+func (b *bench) idle(ctx context.Context, s *stand) (share float64, err error) {
+	before, err := s.server.CPU()
+	if err != nil {
+		return 0, err
 	}
-	half := s.fleet.Size() / 2
-	sizes := make([]float64, 0, 2)
-	for _, n := range []int{half, s.fleet.Size()} {
+	began := time.Now()
+	if err := b.profiled(ctx, s, "hold", func() error { return wait(ctx, idleFor) })(); err != nil {
+		return 0, err
+	}
+	after, err := s.server.CPU()
+	return float64(after-before) / float64(time.Since(began)), err
+}
+
+// grow connects all agents of a server that has just been started, and gives
+// the memory of a stream, and of the whole.
+func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, err error) {
+	var sizes []float64
+	for _, n := range []int{0, s.fleet.Size()} {
 		if err := s.fleet.Connect(ctx, n); err != nil {
 			return 0, 0, err
 		}
@@ -125,7 +148,7 @@ func (b *bench) grow(ctx context.Context, s *stand) (each, all float64, err erro
 		sizes = append(sizes, float64(m.Resident))
 		b.say("%d streams: %d bytes resident; %s", n, m.Resident, said)
 	}
-	return (sizes[1] - sizes[0]) / float64(s.fleet.Size()-half), sizes[1], nil
+	return (sizes[1] - sizes[0]) / float64(s.fleet.Size()), sizes[1], nil
 }
 
 // storm has all agents reconnect, with their tokens and what they hold.

@@ -122,43 +122,58 @@ func (s *stand) disconnectAll(ctx context.Context) error {
 }
 
 const (
-	// A server is calm when it uses less than a fortieth of a core for half a
-	// second. Heartbeats to ten thousand streams take less.
-	calmLook  = 100 * time.Millisecond
-	calmLooks = 5
-	calmShare = 40
+	// A server is calm when it uses less than calmBase and calmStream for each
+	// open stream, which is for heartbeats, in each of calmLooks looks. Of two
+	// servers that do the same the slower one must be calm as well.
+	calmLook   = 100 * time.Millisecond
+	calmLooks  = 5
+	calmBase   = 3 * time.Millisecond
+	calmStream = 1500 * time.Nanosecond
 )
 
 // calm waits until the server has finished whatever it does.
 func (s *stand) calm(ctx context.Context) error {
+	_, err := s.rest(ctx)
+	return err
+}
+
+// rest waits until the server is calm, and gives what it uses then: the share
+// of a core that heartbeats and the like take.
+func (s *stand) rest(ctx context.Context) (share float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(calmLook)
 	defer tick.Stop()
 	before, err := s.server.CPU()
+	at, used, passed := time.Now(), time.Duration(0), time.Duration(0)
 	for calm := 0; err == nil && calm < calmLooks; {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the server does not come to rest: %w", ctx.Err())
+			return 0, fmt.Errorf("the server does not come to rest: %w", ctx.Err())
 		case <-tick.C:
 		}
 		var now time.Duration
-		if now, err = s.server.CPU(); now-before < calmLook/calmShare {
-			calm++
+		now, err = s.server.CPU()
+		took := time.Since(at)
+		at = at.Add(took)
+		// A look may come late on a busy machine.
+		if float64(now-before) < float64(calmBase+calmStream*time.Duration(s.fleet.Connected()))*float64(took)/float64(calmLook) {
+			calm, used, passed = calm+1, used+now-before, passed+took
 		} else {
-			calm = 0
+			calm, used, passed = 0, 0, 0
 		}
 		before = now
 	}
-	return err
+	return float64(used) / float64(max(passed, 1)), err
 }
 
-// cost is the processor time that the server uses from when the work begins
-// until it is calm again.
+// cost is the processor time that the server uses for the work, from its
+// beginning until the server is calm again, less what it uses at rest anyway.
 func (s *stand) cost(ctx context.Context, work func() error) (time.Duration, error) {
 	if _, err := s.server.Ask(ctx, "collect"); err != nil {
 		return 0, err
 	}
+	began := time.Now()
 	before, err := s.server.CPU()
 	if err != nil {
 		return 0, err
@@ -166,11 +181,12 @@ func (s *stand) cost(ctx context.Context, work func() error) (time.Duration, err
 	if err := work(); err != nil {
 		return 0, err
 	}
-	if err := s.calm(ctx); err != nil {
+	share, err := s.rest(ctx)
+	if err != nil {
 		return 0, err
 	}
 	after, err := s.server.CPU()
-	return after - before, err
+	return after - before - time.Duration(share*float64(time.Since(began))), err
 }
 
 // profiled is work with profiles of the broker, if they are wanted.
