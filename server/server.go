@@ -15,7 +15,10 @@ import (
 	"google.golang.org/grpc"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
+	"github.com/stokerd/stoker/proto/manual"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/adminapi"
 	"github.com/stokerd/stoker/server/internal/admission"
@@ -222,6 +225,7 @@ func (s *Server) openIssuing(ctx context.Context) error {
 		account := sts.Account()
 		made := lease.Account{
 			Issuer: s.tracing.Issuer(sts, account), Rate: a.Rate, MinLifetime: account.MinLifetime, MaxLifetime: account.MaxLifetime,
+			MaxName: account.Method.MaxNameChars(),
 		}
 		if a.Issuer != nil {
 			made.Issuer = a.Issuer
@@ -367,7 +371,18 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 		Revocations: s.directory.Revocations,
 	})
 	healthv1.RegisterHealthServer(s.main.server, s.ready.health)
-	reflection.Register(s.main.server)
+	return reflect(s.main.server)
+}
+
+// reflect serves the API's descriptors with their comments.
+func reflect(server *grpc.Server) error {
+	files, err := manual.Load()
+	if err != nil {
+		return err
+	}
+	options := reflection.ServerOptions{Services: server, DescriptorResolver: files}
+	reflectionv1.RegisterServerReflectionServer(server, reflection.NewServerV1(options))
+	reflectionv1alpha.RegisterServerReflectionServer(server, reflection.NewServer(options))
 	return nil
 }
 
