@@ -206,6 +206,14 @@ func (m Method) Operation() string {
 	return "AssumeRole"
 }
 
+// MaxNameChars is the longest session name that the method takes.
+func (m Method) MaxNameChars() int {
+	if m == FederationToken {
+		return MaxFederatedNameChars
+	}
+	return MaxRoleSessionNameChars
+}
+
 func (a Account) withDefaults() Account {
 	if a.MaxLifetime == 0 {
 		a.MaxLifetime = DefaultLifetime

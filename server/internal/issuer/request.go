@@ -71,10 +71,7 @@ func (r Request) problem(a Account) string {
 }
 
 func nameProblem(name string, m Method) string {
-	longest := MaxRoleSessionNameChars
-	if m == FederationToken {
-		longest = MaxFederatedNameChars
-	}
+	longest := m.MaxNameChars()
 	if n := utf8.RuneCountInString(name); n < MinNameChars || n > longest {
 		return fmt.Sprintf("the session name has %d characters, not %d to %d", n, MinNameChars, longest)
 	}

@@ -14,13 +14,14 @@ import (
 // in the answer: a certificate bounds the lifetime, and how that is kept is in
 // give and in plan.
 type key struct {
-	// agent is the agent's id, or the actor where a service asks.
+	// agent is the agent's id, or where a service asks, the actor and what it
+	// acts for.
 	agent, user, grant string
 }
 
 func keyOf(h Holder, grantID string) key {
 	if h.AgentID == "" {
-		return key{agent: h.Actor, user: h.UserID, grant: grantID}
+		return key{agent: h.Actor + " " + h.Purpose, user: h.UserID, grant: grantID}
 	}
 	return key{agent: h.AgentID, user: h.UserID, grant: grantID}
 }

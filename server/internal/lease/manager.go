@@ -115,6 +115,8 @@ func (c *Config) validate() error {
 			report("account %q: the lifetimes must be at least 1s, the longest no shorter than the shortest", name)
 		case a.MaxCalls < 0:
 			report("account %q: the bound on calls in flight must not be negative", name)
+		case a.MaxName != 0 && a.MaxName < everySTS:
+			report("account %q: names of sessions have up to %d characters", name, everySTS)
 		}
 	}
 	return errors.Join(problems...)
@@ -168,6 +170,7 @@ type account struct {
 	issuer            issuer.Issuer
 	shortest, longest time.Duration
 	most              int
+	longestName       int
 
 	ready, waiting queue
 	pace           *pace // nil: none is needed
@@ -217,7 +220,7 @@ func New(c Config) (*Manager, error) {
 
 func newAccount(name string, a Account) *account {
 	made := &account{
-		name: name, issuer: a.Issuer, shortest: a.MinLifetime, longest: a.MaxLifetime, most: a.MaxCalls,
+		name: name, issuer: a.Issuer, shortest: a.MinLifetime, longest: a.MaxLifetime, most: a.MaxCalls, longestName: a.MaxName,
 		ready: queue{kind: inReady}, waiting: queue{kind: inWaiting},
 	}
 	if made.most == 0 {

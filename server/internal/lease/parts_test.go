@@ -3,7 +3,9 @@ package lease
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -273,7 +275,7 @@ func TestSessionName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name := sessionName(id)
+		name := sessionName(id, "", 64)
 		if len(name) != issuer.MaxFederatedNameChars {
 			t.Fatalf("%q has %d characters", name, len(name))
 		}
@@ -283,8 +285,61 @@ func TestSessionName(t *testing.T) {
 		t.Error("the names are not in order, or not unique")
 	}
 	for _, id := range []uuid.UUID{{}, uuid.Max} {
-		if name := sessionName(id); len(name) != issuer.MaxFederatedNameChars {
+		if name := sessionName(id, "", 0); len(name) != issuer.MaxFederatedNameChars {
 			t.Errorf("%q has %d characters", name, len(name))
 		}
 	}
+}
+
+// A service's session shows what for, in words that mean nothing to a policy.
+func TestSessionNameOfAPurpose(t *testing.T) {
+	id := uuid.MustParse("01932c07-9f4e-7a3b-8c21-5d6e7f809192")
+	for _, c := range []struct {
+		purpose string
+		longest int
+		want    string
+	}{
+		{"ticket 4711", 0, "ticket-4711-"},
+		{"ticket 4711: the whole of acme, by request", 32, "ticket-4711-"},
+		{"ticket 4711: the whole of acme, by request", 64, "ticket-4711-the-whole-of-acme-by-request-"},
+		{"INC#0042 / host db-1", 32, "inc-0042-ho-"},
+		{"*", 32, ""},
+		{"${aws:userid}:*?", 64, "aws-userid-"},
+		{"--a--", 32, "a-"},
+		{"Überprüfung", 64, "berpr-fung-"},
+		{"日本", 64, ""},
+		{strings.Repeat("a ", 128), 64, strings.Repeat("a-", 22)},
+		{"abcdefghij k", 32, "abcdefghij-"},
+	} {
+		name := sessionName(id, c.purpose, c.longest)
+		mark, found := strings.CutPrefix(name, "stoker-"+c.want)
+		if !found || !regexp.MustCompile(`^[0-9a-z]{13}$`).MatchString(mark) {
+			t.Errorf("%q gives %q, want stoker-%s and a mark", c.purpose, name, c.want)
+		}
+		if len(name) > max(c.longest, issuer.MaxFederatedNameChars) {
+			t.Errorf("%q has %d characters", name, len(name))
+		}
+	}
+	seen := map[string]bool{}
+	for range 5000 {
+		seen[sessionName(uuid.Must(uuid.NewV7()), "ticket 4711", 32)] = true
+	}
+	if len(seen) != 5000 {
+		t.Errorf("%d names of 5000 credentials", len(seen))
+	}
+}
+
+// Whatever a purpose says, a session's name is one that STS takes and that
+// stands for itself alone in a policy.
+func FuzzSessionName(f *testing.F) {
+	f.Add("ticket 4711", 32)
+	f.Add("*?${}:/", 64)
+	f.Add("\xff\x00-", 33)
+	plain := regexp.MustCompile(`^stoker-([a-z0-9]+-)*[a-z0-9]{13}$|^stoker-[a-z0-9]{25}$`)
+	f.Fuzz(func(t *testing.T, purpose string, longest int) {
+		name := sessionName(uuid.Must(uuid.NewV7()), purpose, longest)
+		if !plain.MatchString(name) || len(name) > max(longest, issuer.MaxFederatedNameChars) {
+			t.Errorf("%q gives %q", purpose, name)
+		}
+	})
 }

@@ -2,8 +2,6 @@ package lease
 
 import (
 	"context"
-	"fmt"
-	"math/big"
 	"time"
 
 	"github.com/google/uuid"
@@ -105,7 +103,7 @@ func (m *Manager) plan(l *lease, a *account, verdicts []verdict, down *reason.Er
 	}
 	p.id = id.String()
 	p.waited, p.causes = max(0, p.began.since(l.dueSince)), m.causes(l)
-	p.request.SessionName, p.request.Policy, p.request.Tags = sessionName(id), p.ent.Policy, tags(p.holder, l.key.grant)
+	p.request.SessionName, p.request.Policy, p.request.Tags = sessionName(id, p.holder.Purpose, a.longestName), p.ent.Policy, tags(p.holder, l.key.grant)
 	return p, true
 }
 
@@ -160,13 +158,6 @@ func (m *Manager) lateness(a *account) (late, behind time.Duration) {
 	m.queues.Lock()
 	defer m.queues.Unlock()
 	return a.late, a.behind
-}
-
-// sessionName makes the name of a credential's STS session: a prefix to find
-// the broker's sessions by, and the id in base 36, which keeps the order of
-// time. It has exactly the 32 characters that GetFederationToken allows.
-func sessionName(id uuid.UUID) string {
-	return fmt.Sprintf("stoker-%025s", new(big.Int).SetBytes(id[:]).Text(36))
 }
 
 // tags are the session tags, from ids alone. Revocations deny sessions by them.

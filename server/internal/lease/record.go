@@ -23,6 +23,8 @@ const (
 	detailLifetime = "lifetime"
 	detailPacked   = "packed_policy_percent"
 	detailCode     = "s3_error_code"
+	// DetailPurpose is what a service acts for.
+	DetailPurpose = "purpose"
 )
 
 // appends bounds how often one credential is recorded anew because the feed
@@ -41,13 +43,11 @@ func (m *Manager) record(ctx context.Context, l *lease, p *plan, h *holding) err
 	rec.Grant, rec.Account = h.Grant, h.account
 	rec.CredentialID, rec.AccessKeyID, rec.SessionName = h.ID, h.AccessKeyID, h.SessionName
 	rec.PolicyHash, rec.Expires = h.PolicyHash, h.Expires
-	rec.Detail = map[string]string{
-		detailIssuedAt: h.stamped.UTC().Format(time.RFC3339Nano),
-		detailLocation: describe(h.Location),
-		detailLifetime: h.life.String(),
-	}
+	detail(&rec, detailIssuedAt, h.stamped.UTC().Format(time.RFC3339Nano))
+	detail(&rec, detailLocation, describe(h.Location))
+	detail(&rec, detailLifetime, h.life.String())
 	if h.packed > 0 {
-		rec.Detail[detailPacked] = strconv.Itoa(h.packed)
+		detail(&rec, detailPacked, strconv.Itoa(h.packed))
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.AuditTimeout)
 	defer cancel()
@@ -85,7 +85,7 @@ func auditTrouble(err error) *reason.Error {
 
 // base is what every record about a holder says.
 func base(h Holder, grantID string) storage.AuditRecord {
-	return storage.AuditRecord{
+	rec := storage.AuditRecord{
 		Actor:             h.Actor,
 		CertificateSerial: h.Certificate.Serial, CertificateThumbprint: h.Certificate.Thumbprint,
 		Peer:     h.Peer,
@@ -94,6 +94,18 @@ func base(h Holder, grantID string) storage.AuditRecord {
 		AgentID: h.AgentID, Agent: h.Agent,
 		GrantID: grantID, SessionID: h.SessionID,
 	}
+	if h.Purpose != "" {
+		detail(&rec, DetailPurpose, h.Purpose)
+	}
+	return rec
+}
+
+// detail adds to what else a record says.
+func detail(rec *storage.AuditRecord, key, value string) {
+	if rec.Detail == nil {
+		rec.Detail = make(map[string]string, 5)
+	}
+	rec.Detail[key] = value
 }
 
 func refusal(h Holder, grantID string, why *reason.Error) storage.AuditRecord {
@@ -145,7 +157,7 @@ func (m *Manager) recordRejection(l *lease, s *Subscription, code string) {
 	rec.Event = string(audit.CredentialRejected)
 	l.describeCurrent(&rec)
 	if code != "" {
-		rec.Detail = map[string]string{detailCode: strings.ToValidUTF8(code, "")}
+		detail(&rec, detailCode, strings.ToValidUTF8(code, ""))
 	}
 	m.note(rec)
 }

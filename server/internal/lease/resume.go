@@ -147,7 +147,7 @@ func (m *Manager) resumable(h Holder, grantID, id string, rec storage.AuditRecor
 	switch {
 	case rec.Event != string(audit.CredentialIssued) && rec.Event != string(audit.CredentialRenewed), rec.CredentialID != id:
 		return nil, "the record is of something else"
-	case keyOf(Holder{AgentID: rec.AgentID, UserID: rec.UserID, Actor: rec.Actor}, rec.GrantID) != keyOf(h, grantID), rec.TenantID != h.TenantID:
+	case holderKey(rec) != keyOf(h, grantID), rec.TenantID != h.TenantID:
 		return nil, "it was issued to another holder or under another grant"
 	case rec.PolicyHash != ent.PolicyHash:
 		return nil, "the grant's policy is another one today"
@@ -171,4 +171,9 @@ func (m *Manager) resumable(h Holder, grantID, id string, rec storage.AuditRecor
 	}
 	out.schedule(m.clock.now(), life, min(life, rec.Expires.Sub(now)))
 	return out, ""
+}
+
+// holderKey is the key of the lease that a record of an issue was written for.
+func holderKey(rec storage.AuditRecord) key {
+	return keyOf(Holder{AgentID: rec.AgentID, UserID: rec.UserID, Actor: rec.Actor, Purpose: rec.Detail[DetailPurpose]}, rec.GrantID)
 }

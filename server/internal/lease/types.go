@@ -35,6 +35,10 @@ type Holder struct {
 	// Actor is the SPIFFE ID, Peer the network address; both for the audit
 	// trail.
 	Actor, Peer string
+	// Purpose is what a service acts for; empty for an agent. Every record has
+	// it, the name of the STS session shows it, and who asks for another
+	// purpose gets another credential.
+	Purpose string
 }
 
 // Entitlement is what a grant gives its holder at this moment.
@@ -103,6 +107,9 @@ type Account struct {
 	MinLifetime, MaxLifetime time.Duration
 	// MaxCalls bounds the calls in flight. Default 64.
 	MaxCalls int
+	// MaxName is how many characters the name of a session may have. Default
+	// 32, and no less: what every STS takes.
+	MaxName int
 }
 
 // Credential is one set of keys as a subscriber gets it. Whoever receives one
