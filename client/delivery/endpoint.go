@@ -4,12 +4,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -22,14 +19,6 @@ import (
 const (
 	// path is where credentials are; a grant's name may follow.
 	path = "/v1/credentials"
-	// requestTimeout bounds every part of a request. An answer takes
-	// microseconds.
-	requestTimeout = 5 * time.Second
-	idleTimeout    = 30 * time.Second
-	// longestHeader is far above what any SDK sends.
-	longestHeader = 8 << 10
-	// mostConnections bounds what consumers may keep open.
-	mostConnections = 128
 	// shortestToken is the least length of a token, in characters.
 	shortestToken = 26
 )
@@ -40,14 +29,10 @@ const (
 // machine can connect, and so can a web page in a browser that follows a
 // hostile name to 127.0.0.1.
 type Endpoint struct {
-	supply   Supply
-	log      *slog.Logger
-	listener net.Listener
-	server   *http.Server
-	crowd    *crowd
-	serving  sync.WaitGroup
-	failed   error // read after serving
-	noise    rate.Sometimes
+	site   site
+	supply Supply
+	log    *slog.Logger
+	noise  rate.Sometimes
 
 	mu        sync.RWMutex
 	consumers map[string]consumer
@@ -62,65 +47,22 @@ type consumer struct {
 // Listen starts an endpoint on a loopback address, "127.0.0.1:0" for any free
 // port. Close it when done. A nil logger logs nothing.
 func Listen(address string, supply Supply, log *slog.Logger) (*Endpoint, error) {
-	if err := checkLoopback(address); err != nil {
-		return nil, fmt.Errorf("endpoint %q: %w", address, err)
-	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := listenLoopback(address)
 	if err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
-	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+		return nil, fmt.Errorf("endpoint %q: %w", address, err)
 	}
 	e := &Endpoint{
 		supply:    supply,
-		log:       log,
-		listener:  listener,
-		crowd:     newCrowd(mostConnections),
+		log:       quiet(log),
 		noise:     rate.Sometimes{Interval: time.Minute},
 		consumers: make(map[string]consumer),
 	}
-	e.server = newServer(e, log)
-	e.server.ConnState = e.crowd.observe
-	e.serving.Go(func() { e.failed = e.server.Serve(listener) })
+	e.site.open(listener, e, e.log)
 	return e, nil
 }
 
-// newServer makes an HTTP server with limits for a handler that answers at once.
-func newServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:                      handler,
-		ReadHeaderTimeout:            requestTimeout,
-		ReadTimeout:                  requestTimeout,
-		WriteTimeout:                 requestTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxHeaderBytes:               longestHeader,
-		DisableGeneralOptionsHandler: true,
-		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-func checkLoopback(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return errors.New("it must be host:port")
-	}
-	ip, err := netip.ParseAddr(host)
-	if host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return errors.New("credentials are served on loopback alone: use 127.0.0.1 or [::1]")
-	}
-	return nil
-}
-
 // Close stops the endpoint and waits for its goroutines.
-func (e *Endpoint) Close() error {
-	err := e.server.Close()
-	e.serving.Wait()
-	if errors.Is(e.failed, http.ErrServerClosed) {
-		return err
-	}
-	return errors.Join(err, e.failed)
-}
+func (e *Endpoint) Close() error { return e.site.close() }
 
 // Admit lets a consumer in and gives its token, for the named grants alone, or
 // for all. A consumer of the same name loses its old token.
@@ -155,7 +97,7 @@ func (e *Endpoint) Dismiss(name string) {
 
 // URL is where a grant's credentials are; "" for the only grant.
 func (e *Endpoint) URL(grant string) string {
-	u := url.URL{Scheme: "http", Host: e.listener.Addr().String(), Path: path}
+	u := url.URL{Scheme: "http", Host: e.site.listener.Addr().String(), Path: path}
 	if grant != "" {
 		u.Path += "/" + grant
 	}
@@ -225,12 +167,8 @@ func notAdmitted(grant string) Refusal {
 
 // identify finds the consumer that a request comes from.
 func (e *Endpoint) identify(r *http.Request) (consumer, error) {
-	if !e.local(r.Host) {
-		return consumer{}, Refusal{status: http.StatusForbidden, Code: "HOST_FOREIGN", Message: "the Host header does not name this endpoint"}
-	}
-	// No SDK sends these; every browser does for a request of a page.
-	if site := r.Header.Get("Sec-Fetch-Site"); r.Header.Get("Origin") != "" || (site != "" && site != "none") {
-		return consumer{}, Refusal{status: http.StatusForbidden, Code: "ORIGIN_FOREIGN", Message: "web pages get no credentials"}
+	if err := e.site.checkOrigin(r); err != nil {
+		return consumer{}, err
 	}
 	sent := r.Header.Values("Authorization")
 	if len(sent) != 1 || sent[0] == "" {
@@ -250,21 +188,6 @@ func (e *Endpoint) identify(r *http.Request) (consumer, error) {
 		return consumer{}, Refusal{status: http.StatusUnauthorized, Code: "TOKEN_WRONG", Message: "the token is of no use here"}
 	}
 	return found, nil
-}
-
-// local says whether a Host header names this endpoint by an address that no
-// foreign name server can answer for.
-func (e *Endpoint) local(hostport string) bool {
-	_, port, err := net.SplitHostPort(e.listener.Addr().String())
-	if err != nil {
-		return false
-	}
-	host, sent, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host, sent = strings.Trim(hostport, "[]"), "80"
-	}
-	ip, err := netip.ParseAddr(host)
-	return sent == port && (strings.EqualFold(host, "localhost") || (err == nil && ip.IsLoopback()))
 }
 
 // Variables are what a tool needs in its environment to ask this endpoint.

@@ -105,7 +105,7 @@ func TestEndpointRefuses(t *testing.T) {
 		}
 		return headers
 	}
-	base := "http://" + e.listener.Addr().String()
+	base := "http://" + e.site.listener.Addr().String()
 	for name, c := range map[string]struct {
 		method, url string
 		headers     map[string]string
@@ -213,7 +213,7 @@ func TestEndpointCrowd(t *testing.T) {
 		}
 	}()
 	for i := range 10_000 {
-		conn, err := net.Dial("tcp", e.listener.Addr().String())
+		conn, err := net.Dial("tcp", e.site.listener.Addr().String())
 		if err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
@@ -227,7 +227,7 @@ func TestEndpointCrowd(t *testing.T) {
 	if status, _, answer := ask(t, http.MethodGet, e.URL("photos"), map[string]string{"Authorization": token}); status != http.StatusOK {
 		t.Errorf("got %d %v", status, answer)
 	}
-	if got := e.crowd.size(); got > mostConnections {
+	if got := e.site.crowd.size(); got > mostConnections {
 		t.Errorf("%d connections are open", got)
 	}
 }
@@ -286,6 +286,6 @@ func BenchmarkEndpoint(b *testing.B) {
 }
 
 func portOf(e *Endpoint) string {
-	_, port, _ := net.SplitHostPort(e.listener.Addr().String())
+	_, port, _ := net.SplitHostPort(e.site.listener.Addr().String())
 	return port
 }

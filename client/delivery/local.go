@@ -6,135 +6,126 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/stokerd/stoker/client"
 )
 
-// ErrNoAgent is returned where no agent listens on a socket.
+// ErrNoAgent is returned where no agent serves.
 var ErrNoAgent = errors.New("no agent is running")
 
-// longestAnswer bounds, in bytes, what is read of an agent's answer.
-const longestAnswer = 64 << 10
+// errStranger is returned where an agent's place is in somebody else's hands.
+var errStranger = errors.New("it is another user's: remove it, or choose another place")
 
-// Local serves a supply on a Unix socket, for this program's own subcommands.
-// There is no token: the socket is in a directory that its owner alone may
-// enter.
+// longestAnswer bounds, in bytes, what is read of an agent's answer. The status
+// of a hundred grants is the longest.
+const longestAnswer = 1 << 20
+
+// Local serves a supply to this program's own subcommands, on a Unix socket or a
+// Windows named pipe. There is no token: nobody else can connect. The socket is
+// in a directory that its owner alone may enter, and the pipe's access control
+// list names its owner alone.
 type Local struct {
-	server  *http.Server
-	serving sync.WaitGroup
-	failed  error // read after serving
+	site  site
+	paths *http.ServeMux
 }
 
-// ListenLocal starts serving on a socket. Where another agent does, it fails; a
+// ListenLocal starts serving at a place: a socket's file or, on Windows, a pipe's
+// name, which begins with \\.\pipe\. Where another agent serves, it fails; a
 // socket that a dead one left is replaced. Close it when done. A nil logger logs
 // nothing.
-func ListenLocal(socket string, supply Supply, log *slog.Logger) (*Local, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	if err := checkDirectory(filepath.Dir(socket)); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	if err := clearSocket(socket); err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
-	}
-	listener, err := net.Listen("unix", socket)
+func ListenLocal(place string, supply Supply, log *slog.Logger) (*Local, error) {
+	listener, err := listenOwner(place)
 	if err != nil {
-		return nil, fmt.Errorf("socket: %w", err)
+		return nil, err
 	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket: %w", err), listener.Close())
-	}
-	l := &Local{server: newServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		serveCredential(w, r, supply, nil)
-	}), log)}
-	l.server.ConnState = newCrowd(mostConnections).observe
-	l.serving.Go(func() { l.failed = l.server.Serve(listener) })
+	l := &Local{paths: http.NewServeMux()}
+	l.paths.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { serveCredential(w, r, supply, nil) })
+	l.site.open(listener, l.paths, quiet(log))
 	return l, nil
 }
 
-// clearSocket removes a socket on which nobody listens.
-func clearSocket(socket string) error {
-	info, err := os.Lstat(socket)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeSocket == 0 && !isSocketElsewhere(info) {
-		return fmt.Errorf("%s is there and no socket: remove it, or choose another place", socket)
-	}
-	conn, err := net.DialTimeout("unix", socket, time.Second)
-	if err == nil {
-		return errors.Join(fmt.Errorf("another agent is serving on %s: stop it, or choose another place", socket), conn.Close())
-	}
-	return os.Remove(socket)
-}
+// Handle serves something else too at a path, for AskLocalFor. The agent's user
+// alone can ask, and sees all that the handler shows.
+func (l *Local) Handle(path string, handler http.Handler) { l.paths.Handle(path, handler) }
 
 // Close stops serving, removes the socket and waits for the goroutines.
-func (l *Local) Close() error {
-	err := l.server.Close()
-	l.serving.Wait()
-	if errors.Is(l.failed, http.ErrServerClosed) {
-		return err
-	}
-	return errors.Join(err, l.failed)
-}
+func (l *Local) Close() error { return l.site.close() }
 
-// AskLocal asks the agent on a socket for a grant's credential with at least that
+// AskLocal asks the agent at a place for a grant's credential with at least that
 // much life left. ErrNoAgent means that there is none; a Refusal is its answer
 // without a credential. The credential has the keys and the expiry, and no more.
-func AskLocal(ctx context.Context, socket, grant string, minLife time.Duration) (client.Credential, error) {
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		},
-	}
-	u := url.URL{Scheme: "http", Host: "agent", Path: path, RawQuery: url.Values{"min_ttl": {minLife.String()}}.Encode()}
+// Where somebody else has put a server in the agent's place, it is not asked.
+func AskLocal(ctx context.Context, place, grant string, minLife time.Duration) (client.Credential, error) {
+	u := url.URL{Path: path, RawQuery: url.Values{"min_ttl": {minLife.String()}}.Encode()}
 	if grant != "" {
 		u.Path += "/" + grant
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	status, body, err := getLocal(ctx, place, u)
 	if err != nil {
 		return client.Credential{}, err
 	}
+	return readAnswer(status, grant, body)
+}
+
+// AskLocalFor asks the agent at a place for what Handle serves at a path. The
+// errors are AskLocal's.
+func AskLocalFor(ctx context.Context, place, path string) ([]byte, error) {
+	status, body, err := getLocal(ctx, place, url.URL{Path: path})
+	if err != nil {
+		return nil, err
+	}
+	if status != http.StatusOK {
+		return nil, readRefusal(status, body)
+	}
+	return body, nil
+}
+
+// getLocal makes one request on a connection of its own.
+func getLocal(ctx context.Context, place string, u url.URL) (status int, body []byte, err error) {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialOwner(ctx, place)
+		},
+	}
+	u.Scheme, u.Host = "http", "agent"
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return 0, nil, err
+	}
 	response, err := (&http.Client{Transport: transport, Timeout: requestTimeout}).Do(request)
 	if err != nil {
-		var dial *net.OpError
-		if errors.As(err, &dial) && dial.Op == "dial" {
-			return client.Credential{}, fmt.Errorf("%w: %w", ErrNoAgent, dial)
+		var wrapper *url.Error
+		if (errors.Is(err, ErrNoAgent) || errors.Is(err, errStranger)) && errors.As(err, &wrapper) {
+			return 0, nil, wrapper.Err // the URL is of no use to anybody
 		}
-		return client.Credential{}, fmt.Errorf("the agent does not answer: %w", err)
+		return 0, nil, fmt.Errorf("the agent does not answer: %w", err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer))
+	body, err = io.ReadAll(io.LimitReader(response.Body, longestAnswer))
 	if err != nil {
-		return client.Credential{}, fmt.Errorf("the agent's answer: %w", err)
+		return 0, nil, fmt.Errorf("the agent's answer: %w", err)
 	}
-	return readAnswer(response.StatusCode, grant, body)
+	return response.StatusCode, body, nil
+}
+
+// readRefusal reads an answer that is none.
+func readRefusal(status int, body []byte) error {
+	f := Refusal{status: status}
+	if err := json.Unmarshal(body, &f); err != nil {
+		return fmt.Errorf("the agent's answer %d: %w", status, err)
+	}
+	return f
 }
 
 func readAnswer(status int, grant string, body []byte) (client.Credential, error) {
 	if status != http.StatusOK {
-		f := Refusal{status: status}
-		if err := json.Unmarshal(body, &f); err != nil {
-			return client.Credential{}, fmt.Errorf("the agent's answer %d: %w", status, err)
-		}
-		return client.Credential{}, f
+		return client.Credential{}, readRefusal(status, body)
 	}
 	var answer credentialAnswer
 	if err := json.Unmarshal(body, &answer); err != nil {

@@ -5,6 +5,7 @@ package delivery
 import (
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,14 @@ func TestLocal(t *testing.T) {
 	supply.fail("photos", client.ErrRevoked, &client.Error{Reason: client.ReasonGrantDisabled, Message: "ask the provider"})
 	if _, err := AskLocal(t.Context(), socket, "photos", 0); err == nil || !strings.Contains(err.Error(), "GRANT_DISABLED") || errors.Is(err, ErrNoAgent) {
 		t.Errorf("revoked: %v", err)
+	}
+	l.Handle("/v1/else", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "hello") }))
+	if body, err := AskLocalFor(t.Context(), socket, "/v1/else"); err != nil || string(body) != "\"hello\"\n" {
+		t.Errorf("something else: %q, %v", body, err)
+	}
+	var refusal Refusal
+	if _, err := AskLocalFor(t.Context(), socket, "/v1/other"); !errors.As(err, &refusal) || !refusal.Unknown() {
+		t.Errorf("something unknown: %v", err)
 	}
 	if _, err := ListenLocal(socket, supply, nil); err == nil || !strings.Contains(err.Error(), "another agent") {
 		t.Errorf("a second agent: %v", err)
@@ -132,5 +141,22 @@ func TestKeepToken(t *testing.T) {
 	}
 	if _, err := KeepToken(t.TempDir()); err == nil {
 		t.Error("a directory is taken for a file")
+	}
+}
+
+func TestTrusted(t *testing.T) {
+	for _, c := range []struct {
+		owner uint32
+		user  int
+		want  bool
+	}{
+		{1000, 1000, true}, // one's own
+		{0, 1000, true},    // root's
+		{1000, 0, true},    // root asks
+		{1001, 1000, false},
+	} {
+		if got := trusted(c.owner, c.user); got != c.want {
+			t.Errorf("user %d asks an agent of %d: %v", c.user, c.owner, got)
+		}
 	}
 }

@@ -5,7 +5,6 @@ package delivery
 import (
 	"fmt"
 	"io/fs"
-	"os"
 )
 
 // CheckPrivate refuses a file that holds a secret and that others than its owner
@@ -19,18 +18,3 @@ func CheckPrivate(file string, info fs.FileInfo) error {
 	}
 	return nil
 }
-
-// checkDirectory refuses a directory that others may enter.
-func checkDirectory(dir string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("%s is open to other users: use a directory of your own, with mode 700", dir)
-	}
-	return nil
-}
-
-// isSocketElsewhere is for systems whose sockets do not look like such.
-func isSocketElsewhere(fs.FileInfo) bool { return false }

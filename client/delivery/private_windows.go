@@ -13,11 +13,3 @@ func CheckPrivate(file string, info fs.FileInfo) error {
 	}
 	return nil
 }
-
-// checkDirectory leaves the matter to the access control list, which in a user's
-// own profile is that user's.
-func checkDirectory(string) error { return nil }
-
-// isSocketElsewhere accepts a reparse point, which is what a Unix socket is in a
-// Windows file system.
-func isSocketElsewhere(info fs.FileInfo) bool { return info.Mode()&fs.ModeIrregular != 0 }

@@ -16,7 +16,7 @@ type credentialProcessCommand struct {
 	connection
 	logging
 	Grant  string `short:"g" env:"STOKER_GRANT" placeholder:"NAME" help:"Grant to use. Without it, the only one."`
-	Socket string `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket of a running agent (${default})."`
+	Socket string `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket, or on Windows pipe, of a running agent (${default})."`
 }
 
 // Help implements kong's interface for more help.

@@ -40,7 +40,7 @@ func execute(ctx context.Context, args []string, to *streams) int {
 	parser, err := kong.New(&line,
 		kong.Name("stoker-agent"),
 		kong.Description("Keeps the tools on this machine supplied with short-lived AWS credentials."),
-		kong.Vars{"token_file": defaultPlace("token"), "socket": defaultPlace("agent.sock")},
+		kong.Vars{"token_file": defaultPlace("token"), "socket": defaultSocket()},
 		kong.Writers(to.out, to.err),
 		kong.UsageOnError(),
 	)

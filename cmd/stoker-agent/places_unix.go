@@ -27,6 +27,10 @@ func userPlace() string {
 	return filepath.Join(os.TempDir(), "stoker-"+strconv.Itoa(os.Getuid()))
 }
 
+// defaultSocket is the socket on which a user's agent serves that user's
+// subcommands.
+func defaultSocket() string { return defaultPlace("agent.sock") }
+
 // assign is the shell's line that sets a variable to an expression.
 func assign(name, expression string) string { return "export " + name + "=" + expression }
 

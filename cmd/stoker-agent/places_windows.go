@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/windows"
 )
 
 // stopSignals end a command in an orderly way. Go sends SIGTERM when the console
@@ -17,6 +19,17 @@ func userPlace() string {
 		return dir
 	}
 	return os.TempDir()
+}
+
+// defaultSocket is the pipe on which a user's agent serves that user's
+// subcommands. Pipes have no directories, so the user is in the name.
+func defaultSocket() string {
+	const pipe = `\\.\pipe\stoker-agent`
+	user, err := windows.GetCurrentProcessToken().GetTokenUser()
+	if err != nil {
+		return pipe // of a process that cannot read its own token; it works all the same
+	}
+	return pipe + "-" + user.User.Sid.String()
 }
 
 // assign is PowerShell's line that sets a variable to an expression.

@@ -20,7 +20,7 @@ type runCommand struct {
 	Grant           []string          `short:"g" env:"STOKER_GRANT" sep:"," placeholder:"NAME" help:"Grant to hold. Without it, all of the user's."`
 	Listen          string            `env:"STOKER_LISTEN" default:"127.0.0.1:9797" placeholder:"ADDRESS" help:"Loopback address of the endpoint (${default})."`
 	TokenFile       string            `env:"STOKER_TOKEN_FILE" default:"${token_file}" placeholder:"FILE" help:"File with the endpoint's token, made if need be (${default})."`
-	Socket          string            `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket for stoker-agent's own subcommands (${default})."`
+	Socket          string            `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket, or on Windows pipe, for stoker-agent's own subcommands (${default})."`
 	CredentialsFile string            `env:"STOKER_CREDENTIALS_FILE" placeholder:"FILE" help:"Shared-credentials file to keep profiles in too, such as ~/.aws/credentials."`
 	Profile         map[string]string `placeholder:"GRANT=NAME" help:"Profile of a grant in that file; without it stoker-GRANT."`
 	Renew           bool              `env:"STOKER_RENEW" default:"true" negatable:"" help:"Renew the agent's certificate in good time and replace its files."`
