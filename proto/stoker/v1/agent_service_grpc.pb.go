@@ -33,23 +33,54 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // AgentService keeps the agents of tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type AgentServiceClient interface {
 	// CreateAgent adds an agent. It needs a certificate before it can connect.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant), ALREADY_EXISTS.
 	CreateAgent(ctx context.Context, in *CreateAgentRequest, opts ...grpc.CallOption) (*CreateAgentResponse, error)
 	// GetAgent reads one agent.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetAgent(ctx context.Context, in *GetAgentRequest, opts ...grpc.CallOption) (*GetAgentResponse, error)
 	// ListAgents lists a tenant's agents by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
 	// UpdateAgent changes an agent. Disabling it ends its streams.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateAgent(ctx context.Context, in *UpdateAgentRequest, opts ...grpc.CallOption) (*UpdateAgentResponse, error)
 	// DeleteAgent removes an agent and ends its streams. Its certificates are of
-	// no use from then on.
+	// no use from then on. Credentials already issued stay valid until they
+	// expire: revoke the agent first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteAgent(ctx context.Context, in *DeleteAgentRequest, opts ...grpc.CallOption) (*DeleteAgentResponse, error)
 	// IssueAgentCertificate signs a certificate for an agent with the broker's
 	// own authority. The key stays with whoever made the request.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: NO_AUTHORITY, CERTIFICATE_REQUEST_INVALID, INVALID_REQUEST,
+	// NOT_FOUND.
 	IssueAgentCertificate(ctx context.Context, in *IssueAgentCertificateRequest, opts ...grpc.CallOption) (*IssueAgentCertificateResponse, error)
 	// InviteAgent makes a one-time join token, with which a new agent enrolls by
 	// itself. The agent is created if there is none of that name.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: NO_AUTHORITY, INVALID_REQUEST, NOT_FOUND (the tenant).
 	InviteAgent(ctx context.Context, in *InviteAgentRequest, opts ...grpc.CallOption) (*InviteAgentResponse, error)
 }
 
@@ -136,23 +167,54 @@ func (c *agentServiceClient) InviteAgent(ctx context.Context, in *InviteAgentReq
 // for forward compatibility.
 //
 // AgentService keeps the agents of tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type AgentServiceServer interface {
 	// CreateAgent adds an agent. It needs a certificate before it can connect.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant), ALREADY_EXISTS.
 	CreateAgent(context.Context, *CreateAgentRequest) (*CreateAgentResponse, error)
 	// GetAgent reads one agent.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetAgent(context.Context, *GetAgentRequest) (*GetAgentResponse, error)
 	// ListAgents lists a tenant's agents by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
 	// UpdateAgent changes an agent. Disabling it ends its streams.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateAgent(context.Context, *UpdateAgentRequest) (*UpdateAgentResponse, error)
 	// DeleteAgent removes an agent and ends its streams. Its certificates are of
-	// no use from then on.
+	// no use from then on. Credentials already issued stay valid until they
+	// expire: revoke the agent first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteAgent(context.Context, *DeleteAgentRequest) (*DeleteAgentResponse, error)
 	// IssueAgentCertificate signs a certificate for an agent with the broker's
 	// own authority. The key stays with whoever made the request.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: NO_AUTHORITY, CERTIFICATE_REQUEST_INVALID, INVALID_REQUEST,
+	// NOT_FOUND.
 	IssueAgentCertificate(context.Context, *IssueAgentCertificateRequest) (*IssueAgentCertificateResponse, error)
 	// InviteAgent makes a one-time join token, with which a new agent enrolls by
 	// itself. The agent is created if there is none of that name.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: NO_AUTHORITY, INVALID_REQUEST, NOT_FOUND (the tenant).
 	InviteAgent(context.Context, *InviteAgentRequest) (*InviteAgentResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
 }

@@ -28,40 +28,69 @@ type AuditRecord struct {
 	// The broker process that wrote the record.
 	Writer string `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
 	// The record's place in that writer's chain, from 1.
-	Sequence int64                  `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Time     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Sequence int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// When the record was made, by its writer's clock, to the microsecond.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// What happened, such as "credential.issued".
 	Event string `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
 	// Why, on refusals and revocations: an ErrorReason without its prefix.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// SPIFFE ID of whoever caused it, or "broker".
-	Actor             string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Serial number of the certificate that the actor presented, lower-case
+	// hexadecimal.
 	CertificateSerial string `protobuf:"bytes,7,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
 	// SHA-256 of the certificate, lower-case hexadecimal.
 	CertificateThumbprint string `protobuf:"bytes,8,opt,name=certificate_thumbprint,json=certificateThumbprint,proto3" json:"certificate_thumbprint,omitempty"`
-	// Network address.
-	Peer         string `protobuf:"bytes,9,opt,name=peer,proto3" json:"peer,omitempty"`
-	RequestId    string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	TenantId     string `protobuf:"bytes,11,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
-	Tenant       string `protobuf:"bytes,12,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	UserId       string `protobuf:"bytes,13,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	Login        string `protobuf:"bytes,14,opt,name=login,proto3" json:"login,omitempty"`
-	AgentId      string `protobuf:"bytes,15,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
-	Agent        string `protobuf:"bytes,16,opt,name=agent,proto3" json:"agent,omitempty"`
-	GrantId      string `protobuf:"bytes,17,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
-	Grant        string `protobuf:"bytes,18,opt,name=grant,proto3" json:"grant,omitempty"`
-	SessionId    string `protobuf:"bytes,19,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	Account      string `protobuf:"bytes,20,opt,name=account,proto3" json:"account,omitempty"`
+	// Network address of the caller, with its port.
+	Peer string `protobuf:"bytes,9,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The call's id, which is also in the answer's x-request-id header and in
+	// errors (google.rpc.RequestInfo).
+	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Id of the tenant concerned. It stays the same for as long as the tenant
+	// exists, and is never used again.
+	TenantId string `protobuf:"bytes,11,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Name of the tenant concerned, as it was then.
+	Tenant string `protobuf:"bytes,12,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Id of the user concerned. It stays the same for as long as the user exists,
+	// and is never used again.
+	UserId string `protobuf:"bytes,13,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Login of the user concerned, without the tenant; of refused logins, what
+	// was sent.
+	Login string `protobuf:"bytes,14,opt,name=login,proto3" json:"login,omitempty"`
+	// Id of the agent concerned. It stays the same for as long as the agent
+	// exists, and is never used again.
+	AgentId string `protobuf:"bytes,15,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
+	// Name of the agent concerned.
+	Agent string `protobuf:"bytes,16,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Id of the grant concerned. It stays the same for as long as the grant
+	// exists, and is never used again.
+	GrantId string `protobuf:"bytes,17,opt,name=grant_id,json=grantId,proto3" json:"grant_id,omitempty"`
+	// Name of the grant concerned.
+	Grant string `protobuf:"bytes,18,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Id of the session: Identity.session_id. It is no secret.
+	SessionId string `protobuf:"bytes,19,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The account of the configuration at whose STS the credential was issued, or
+	// a denial written.
+	Account string `protobuf:"bytes,20,opt,name=account,proto3" json:"account,omitempty"`
+	// Credential.id of the credential concerned.
 	CredentialId string `protobuf:"bytes,21,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
-	AccessKeyId  string `protobuf:"bytes,22,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
+	// Access key id of the credential, as S3 access logs and CloudTrail show it.
+	// The other two parts of a credential are in no record.
+	AccessKeyId string `protobuf:"bytes,22,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
 	// The name that AWS CloudTrail shows.
 	SessionName string `protobuf:"bytes,23,opt,name=session_name,json=sessionName,proto3" json:"session_name,omitempty"`
 	// SHA-256 of the session policy, lower-case hexadecimal.
-	PolicyHash    string                 `protobuf:"bytes,24,opt,name=policy_hash,json=policyHash,proto3" json:"policy_hash,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	Detail        map[string]string      `protobuf:"bytes,26,rep,name=detail,proto3" json:"detail,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	PreviousHash  string                 `protobuf:"bytes,27,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
-	Hash          string                 `protobuf:"bytes,28,opt,name=hash,proto3" json:"hash,omitempty"`
+	PolicyHash string `protobuf:"bytes,24,opt,name=policy_hash,json=policyHash,proto3" json:"policy_hash,omitempty"`
+	// When the credential, session or certificate that the record tells of ends.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,25,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What else there is to say, by event: of an administrative change the old
+	// and new values ("old.KEY", "new.KEY"). Never a secret.
+	Detail map[string]string `protobuf:"bytes,26,rep,name=detail,proto3" json:"detail,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Hash of the same writer's record before. Empty in its first.
+	PreviousHash string `protobuf:"bytes,27,opt,name=previous_hash,json=previousHash,proto3" json:"previous_hash,omitempty"`
+	// SHA-256 over all other fields, lower-case hexadecimal.
+	Hash          string `protobuf:"bytes,28,opt,name=hash,proto3" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -301,10 +330,18 @@ type ListRecordsRequest struct {
 	BeforeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=before_time,json=beforeTime,proto3" json:"before_time,omitempty"`
 	// Any of these events.
 	Events []string `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
-	Tenant string   `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Login  string   `protobuf:"bytes,5,opt,name=login,proto3" json:"login,omitempty"`
-	Agent  string   `protobuf:"bytes,6,opt,name=agent,proto3" json:"agent,omitempty"`
-	Grant  string   `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Only records of the tenant with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Tenant string `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Only records of the user with this login, without the tenant, exactly; at
+	// most 128 characters. Empty: all.
+	Login string `protobuf:"bytes,5,opt,name=login,proto3" json:"login,omitempty"`
+	// Only records of the agent with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Agent string `protobuf:"bytes,6,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Only records of the grant with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Grant string `protobuf:"bytes,7,opt,name=grant,proto3" json:"grant,omitempty"`
 	// At most this many; 0 means 100, and more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the answer before; empty for the first page. All other
@@ -410,8 +447,9 @@ func (x *ListRecordsRequest) GetPageToken() string {
 
 // ListRecordsResponse is a page.
 type ListRecordsResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Records []*AuditRecord         `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The records of this page, oldest first.
+	Records []*AuditRecord `protobuf:"bytes,1,rep,name=records,proto3" json:"records,omitempty"`
 	// Where to go on.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// No record was there beyond this page when it was read.
@@ -563,7 +601,7 @@ type WhoIsRequest_SessionName struct {
 }
 
 type WhoIsRequest_CredentialId struct {
-	// Credential.id.
+	// The credential's id: Credential.id.
 	CredentialId string `protobuf:"bytes,3,opt,name=credential_id,json=credentialId,proto3,oneof"`
 }
 
@@ -575,8 +613,10 @@ func (*WhoIsRequest_CredentialId) isWhoIsRequest_Credential() {}
 
 // WhoIsResponse has the record of the issue or renewal.
 type WhoIsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Record        *AuditRecord           `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The newest record of an issue or renewal that fits: it has tenant, user,
+	// agent, grant and times.
+	Record        *AuditRecord `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -659,7 +699,8 @@ func (*VerifyRequest) Descriptor() ([]byte, []int) {
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every chain is whole.
-	Intact        bool           `protobuf:"varint,1,opt,name=intact,proto3" json:"intact,omitempty"`
+	Intact bool `protobuf:"varint,1,opt,name=intact,proto3" json:"intact,omitempty"`
+	// One for each writer of the trail, in order of writer.
 	Chains        []*ChainReport `protobuf:"bytes,2,rep,name=chains,proto3" json:"chains,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -711,13 +752,15 @@ func (x *VerifyResponse) GetChains() []*ChainReport {
 
 // ChainReport is the result for one writer.
 type ChainReport struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Writer string                 `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The chain's writer: AuditRecord.writer.
+	Writer string `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
 	// How many records were checked.
 	Records int64 `protobuf:"varint,2,opt,name=records,proto3" json:"records,omitempty"`
-	// The first and last sequence that the trail should hold.
+	// The first sequence that the trail should hold: 1, or more after retention.
 	FirstSequence int64 `protobuf:"varint,3,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
-	LastSequence  int64 `protobuf:"varint,4,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	// The last sequence that the trail should hold.
+	LastSequence int64 `protobuf:"varint,4,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
 	// The first fault found. Empty: the chain is whole.
 	Fault string `protobuf:"bytes,5,opt,name=fault,proto3" json:"fault,omitempty"`
 	// Where the fault is.

@@ -29,12 +29,27 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // AuditService reads the audit trail, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
 type AuditServiceClient interface {
 	// ListRecords lists records in order of time.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListRecords(ctx context.Context, in *ListRecordsRequest, opts ...grpc.CallOption) (*ListRecordsResponse, error)
 	// WhoIs finds who a credential was issued to.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	WhoIs(ctx context.Context, in *WhoIsRequest, opts ...grpc.CallOption) (*WhoIsResponse, error)
 	// Verify checks every chain of the trail against its hashes and seals.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: STORAGE_UNAVAILABLE.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 }
 
@@ -81,12 +96,27 @@ func (c *auditServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts
 // for forward compatibility.
 //
 // AuditService reads the audit trail, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
 type AuditServiceServer interface {
 	// ListRecords lists records in order of time.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListRecords(context.Context, *ListRecordsRequest) (*ListRecordsResponse, error)
 	// WhoIs finds who a credential was issued to.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	WhoIs(context.Context, *WhoIsRequest) (*WhoIsResponse, error)
 	// Verify checks every chain of the trail against its hashes and seals.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: STORAGE_UNAVAILABLE.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }

@@ -217,9 +217,9 @@ func (x *Subscribe) GetClient() string {
 // holds the keys.
 type HeldCredential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Credential.id.
+	// The credential's id: Credential.id.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Credential.grant.
+	// The name of its grant: Credential.grant.
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
 	// Credential.expire_time. The broker goes by its own record.
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
@@ -327,7 +327,7 @@ func (x *Unsubscribe) GetGrants() []string {
 // Acknowledge confirms one credential.
 type Acknowledge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Credential.id.
+	// Which credential arrived: Credential.id.
 	CredentialId  string `protobuf:"bytes,1,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,7 +376,7 @@ func (x *Acknowledge) GetCredentialId() string {
 // REPORT_TOO_FREQUENT beyond that.
 type ReportRefused struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Credential.id.
+	// Which credential was refused: Credential.id.
 	CredentialId string `protobuf:"bytes,1,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
 	// S3's error code, at most 64 characters, for the audit trail.
 	ErrorCode     string `protobuf:"bytes,2,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
@@ -584,8 +584,9 @@ func (*StreamCredentialsResponse_Heartbeat) isStreamCredentialsResponse_Message(
 
 // Welcome opens a stream.
 type Welcome struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Identity *Identity              `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who the broker takes the caller for.
+	Identity *Identity `protobuf:"bytes,1,opt,name=identity,proto3" json:"identity,omitempty"`
 	// The broker's clock.
 	ServerTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
 	// How often a Heartbeat comes. An agent that hears nothing for three times
@@ -887,7 +888,8 @@ func (x *Heartbeat) GetServerTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// GetCredentialsRequest names grants.
+// GetCredentialsRequest names the grants, and how long the credentials are to
+// last.
 type GetCredentialsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names of grants, at most 100. Empty: all of the user's grants.
@@ -947,8 +949,10 @@ func (x *GetCredentialsRequest) GetMinLife() *durationpb.Duration {
 // by name. It is all or nothing: if one grant fails, the call fails with that
 // grant's name in ErrorInfo.metadata["grant"].
 type GetCredentialsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Credentials   []*Credential          `protobuf:"bytes,1,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One for each grant of the request, in its order; for all grants, in order
+	// of name.
+	Credentials   []*Credential `protobuf:"bytes,1,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1029,8 +1033,9 @@ func (*ListGrantsRequest) Descriptor() ([]byte, []int) {
 
 // ListGrantsResponse lists the caller's grants by name.
 type ListGrantsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grants        []*GrantSummary        `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grants that are not disabled, in order of name.
+	Grants        []*GrantSummary `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1074,10 +1079,13 @@ func (x *ListGrantsResponse) GetGrants() []*GrantSummary {
 
 // GrantSummary is what an agent may know of a grant.
 type GrantSummary struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Target *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
-	Access Access                 `protobuf:"varint,3,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name to subscribe to, or to name in GetCredentials.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Where its credentials lead.
+	Target *Target `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// What its credentials may do there.
+	Access Access `protobuf:"varint,3,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
 	// How long each credential lives, unless the certificate ends earlier.
 	Lifetime      *durationpb.Duration `protobuf:"bytes,4,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
 	unknownFields protoimpl.UnknownFields

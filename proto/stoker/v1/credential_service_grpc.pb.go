@@ -33,6 +33,10 @@ const (
 // Callers present an agent's certificate and a user's login in the
 // "authorization" metadata: "Basic base64(login@tenant:password)", or
 // "Bearer <access token>" from SessionService.CreateSession.
+//
+// Besides the reasons below, a call may be refused for who calls, such as
+// LOGIN_REJECTED, TOKEN_EXPIRED, USER_DISABLED or CERTIFICATE_REVOKED;
+// ErrorReason says what each means and whether waiting helps.
 type CredentialServiceClient interface {
 	// StreamCredentials keeps the caller supplied for as long as the call is
 	// open. The first message must subscribe. The broker sends Welcome, then a
@@ -42,12 +46,26 @@ type CredentialServiceClient interface {
 	// Half-closing means "nothing more to say": the broker goes on sending. To
 	// stop, cancel the call. The broker ends the call with the reason why in
 	// google.rpc.ErrorInfo, or with OK after a Reconnect.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: SUBSCRIBE_FIRST, INVALID_REQUEST, TOO_MANY_STREAMS,
+	// TOO_MANY_MESSAGES, STREAM_STALLED; later, whatever ends the right to the
+	// stream, such as USER_DISABLED, PASSWORD_CHANGED, SESSION_ENDED,
+	// TOKEN_EXPIRED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED.
 	StreamCredentials(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamCredentialsRequest, StreamCredentialsResponse], error)
 	// GetCredentials answers one credential for each named grant: the one that
 	// the broker already keeps for this agent and user, if it has enough life
 	// left, or a new one.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: INVALID_REQUEST, RATE_LIMITED, GRANT_UNKNOWN, GRANT_DISABLED,
+	// GRANT_INVALID, CERTIFICATE_ENDS_TOO_SOON, STS_REFUSED, STS_THROTTLED,
+	// STS_UNAVAILABLE, AUDIT_UNAVAILABLE.
 	GetCredentials(ctx context.Context, in *GetCredentialsRequest, opts ...grpc.CallOption) (*GetCredentialsResponse, error)
 	// ListGrants lists what the caller may ask for, ordered by name.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: none of its own.
 	ListGrants(ctx context.Context, in *ListGrantsRequest, opts ...grpc.CallOption) (*ListGrantsResponse, error)
 }
 
@@ -101,6 +119,10 @@ func (c *credentialServiceClient) ListGrants(ctx context.Context, in *ListGrants
 // Callers present an agent's certificate and a user's login in the
 // "authorization" metadata: "Basic base64(login@tenant:password)", or
 // "Bearer <access token>" from SessionService.CreateSession.
+//
+// Besides the reasons below, a call may be refused for who calls, such as
+// LOGIN_REJECTED, TOKEN_EXPIRED, USER_DISABLED or CERTIFICATE_REVOKED;
+// ErrorReason says what each means and whether waiting helps.
 type CredentialServiceServer interface {
 	// StreamCredentials keeps the caller supplied for as long as the call is
 	// open. The first message must subscribe. The broker sends Welcome, then a
@@ -110,12 +132,26 @@ type CredentialServiceServer interface {
 	// Half-closing means "nothing more to say": the broker goes on sending. To
 	// stop, cancel the call. The broker ends the call with the reason why in
 	// google.rpc.ErrorInfo, or with OK after a Reconnect.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: SUBSCRIBE_FIRST, INVALID_REQUEST, TOO_MANY_STREAMS,
+	// TOO_MANY_MESSAGES, STREAM_STALLED; later, whatever ends the right to the
+	// stream, such as USER_DISABLED, PASSWORD_CHANGED, SESSION_ENDED,
+	// TOKEN_EXPIRED, CERTIFICATE_REVOKED, CERTIFICATE_EXPIRED.
 	StreamCredentials(grpc.BidiStreamingServer[StreamCredentialsRequest, StreamCredentialsResponse]) error
 	// GetCredentials answers one credential for each named grant: the one that
 	// the broker already keeps for this agent and user, if it has enough life
 	// left, or a new one.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: INVALID_REQUEST, RATE_LIMITED, GRANT_UNKNOWN, GRANT_DISABLED,
+	// GRANT_INVALID, CERTIFICATE_ENDS_TOO_SOON, STS_REFUSED, STS_THROTTLED,
+	// STS_UNAVAILABLE, AUDIT_UNAVAILABLE.
 	GetCredentials(context.Context, *GetCredentialsRequest) (*GetCredentialsResponse, error)
 	// ListGrants lists what the caller may ask for, ordered by name.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: none of its own.
 	ListGrants(context.Context, *ListGrantsRequest) (*ListGrantsResponse, error)
 	mustEmbedUnimplementedCredentialServiceServer()
 }

@@ -81,8 +81,9 @@ func (x *EnrollRequest) GetCertificateRequest() []byte {
 
 // EnrollResponse has the certificate.
 type EnrollResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   *CertificateBundle     `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The agent's certificate, with the authority to verify the broker with.
+	Certificate   *CertificateBundle `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -172,8 +173,9 @@ func (x *RenewCertificateRequest) GetCertificateRequest() []byte {
 
 // RenewCertificateResponse has the certificate.
 type RenewCertificateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   *CertificateBundle     `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next certificate, with the authorities to verify the broker with.
+	Certificate   *CertificateBundle `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,8 +227,9 @@ type CertificateBundle struct {
 	AuthorityPem []byte `protobuf:"bytes,2,opt,name=authority_pem,json=authorityPem,proto3" json:"authority_pem,omitempty"`
 	// The URI SAN.
 	SpiffeId string `protobuf:"bytes,3,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
-	// Lower-case hexadecimal.
-	Serial        string                 `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	// The certificate's serial number, lower-case hexadecimal.
+	Serial string `protobuf:"bytes,4,opt,name=serial,proto3" json:"serial,omitempty"`
+	// The certificate's end.
 	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -32,10 +32,18 @@ type EnrollmentServiceClient interface {
 	// Enroll turns a one-time join token and a certificate request into an
 	// agent's first certificate. It is served on the enrollment listener alone,
 	// which asks for no client certificate.
+	//
+	// Caller: anybody who has a join token, on the enrollment listener.
+	// Refusals: JOIN_TOKEN_INVALID, JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED,
+	// CERTIFICATE_REQUEST_INVALID, TENANT_UNKNOWN, TENANT_DISABLED,
+	// AGENT_UNKNOWN, AGENT_DISABLED, RATE_LIMITED, NO_AUTHORITY.
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
 	// RenewCertificate gives an agent its next certificate. It is served on the
 	// main listener and authenticated by the old certificate, which stays valid
 	// until it ends or is revoked.
+	//
+	// Caller: an agent, by its certificate alone.
+	// Refusals: CERTIFICATE_REQUEST_INVALID, RATE_LIMITED, NO_AUTHORITY.
 	RenewCertificate(ctx context.Context, in *RenewCertificateRequest, opts ...grpc.CallOption) (*RenewCertificateResponse, error)
 }
 
@@ -76,10 +84,18 @@ type EnrollmentServiceServer interface {
 	// Enroll turns a one-time join token and a certificate request into an
 	// agent's first certificate. It is served on the enrollment listener alone,
 	// which asks for no client certificate.
+	//
+	// Caller: anybody who has a join token, on the enrollment listener.
+	// Refusals: JOIN_TOKEN_INVALID, JOIN_TOKEN_EXPIRED, JOIN_TOKEN_USED,
+	// CERTIFICATE_REQUEST_INVALID, TENANT_UNKNOWN, TENANT_DISABLED,
+	// AGENT_UNKNOWN, AGENT_DISABLED, RATE_LIMITED, NO_AUTHORITY.
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
 	// RenewCertificate gives an agent its next certificate. It is served on the
 	// main listener and authenticated by the old certificate, which stays valid
 	// until it ends or is revoked.
+	//
+	// Caller: an agent, by its certificate alone.
+	// Refusals: CERTIFICATE_REQUEST_INVALID, RATE_LIMITED, NO_AUTHORITY.
 	RenewCertificate(context.Context, *RenewCertificateRequest) (*RenewCertificateResponse, error)
 	mustEmbedUnimplementedEnrollmentServiceServer()
 }

@@ -29,7 +29,7 @@ const (
 type ErrorReason int32
 
 const (
-	// Never sent.
+	// Never sent: an error has a reason.
 	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
 	// Transient. The broker failed in a way that it does not explain to callers;
 	// give the request id to the provider.

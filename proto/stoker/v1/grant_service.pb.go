@@ -40,6 +40,7 @@ type Grant struct {
 	// without * ? $ [ ] { } \, no empty part and none of "." and "..". It may not
 	// lie inside another tenant's prefix in the same bucket, nor around it.
 	Prefix string `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// What its credentials may do inside the prefix. Required.
 	Access Access `protobuf:"varint,6,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
 	// With ACCESS_ACTIONS: S3 actions such as "s3:GetObject", without wildcards.
 	Actions []string `protobuf:"bytes,7,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -54,8 +55,12 @@ type Grant struct {
 	// Changes with each update. Send it back in an update or delete to be
 	// refused (ETAG_MISMATCH) if somebody else changed the resource meanwhile;
 	// empty skips the check.
-	Etag          string                 `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Etag string `protobuf:"bytes,11,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was created, by the broker's clock. Set by the broker; ignored in
+	// requests.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last changed, by the broker's clock. Set by the broker; ignored
+	// in requests.
 	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -184,8 +189,9 @@ func (x *Grant) GetUpdateTime() *timestamppb.Timestamp {
 
 // CreateGrantRequest has the grant to add.
 type CreateGrantRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant to add. Required; its id, etag and times are ignored.
+	Grant         *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -229,8 +235,9 @@ func (x *CreateGrantRequest) GetGrant() *Grant {
 
 // CreateGrantResponse has the grant as stored.
 type CreateGrantResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant as stored, with its id, etag and times.
+	Grant         *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,9 +281,11 @@ func (x *CreateGrantResponse) GetGrant() *Grant {
 
 // GetGrantRequest names a grant.
 type GetGrantRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the grant's tenant. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The grant's name. Required.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,7 +337,8 @@ func (x *GetGrantRequest) GetName() string {
 // GetGrantResponse has the grant.
 type GetGrantResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Grant *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The grant as stored.
+	Grant *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	// The session policy that goes to the STS for this grant, as JSON.
 	SessionPolicy string `protobuf:"bytes,2,opt,name=session_policy,json=sessionPolicy,proto3" json:"session_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -381,8 +391,9 @@ func (x *GetGrantResponse) GetSessionPolicy() string {
 
 // GrantServiceListGrantsRequest asks for a page.
 type GrantServiceListGrantsRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's name. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// At most this many; 0 means 100, and more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the answer before; empty for the first page. All other
@@ -445,8 +456,9 @@ func (x *GrantServiceListGrantsRequest) GetPageToken() string {
 
 // GrantServiceListGrantsResponse is a page.
 type GrantServiceListGrantsResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Grants []*Grant               `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grants of this page, in order of name.
+	Grants []*Grant `protobuf:"bytes,1,rep,name=grants,proto3" json:"grants,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -500,7 +512,10 @@ func (x *GrantServiceListGrantsResponse) GetNextPageToken() string {
 // UpdateGrantRequest changes the grant of that tenant and name.
 type UpdateGrantRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Grant *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The new values, and in tenant and name which grant they are for. Required.
+	// With its etag set, the update is refused (ETAG_MISMATCH) if somebody else
+	// changed the grant meanwhile.
+	Grant *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	// Of login, location, prefix, access, actions, lifetime, disabled. Empty:
 	// all of them.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
@@ -554,8 +569,9 @@ func (x *UpdateGrantRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 
 // UpdateGrantResponse has the grant as stored.
 type UpdateGrantResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Grant         *Grant                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The grant as stored, with its new etag.
+	Grant         *Grant `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,9 +615,11 @@ func (x *UpdateGrantResponse) GetGrant() *Grant {
 
 // DeleteGrantRequest names the grant to remove.
 type DeleteGrantRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the grant's tenant. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The grant's name. Required.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Empty skips the check.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -698,9 +716,11 @@ func (*DeleteGrantResponse) Descriptor() ([]byte, []int) {
 
 // ExplainGrantRequest names a grant, and what to judge.
 type ExplainGrantRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the grant's tenant. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The grant's name. Required.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Actions to judge, such as "s3:PutObject"; at most 100. Empty: with a key,
 	// all that are asked of a key; else none.
 	Actions []string `protobuf:"bytes,3,rep,name=actions,proto3" json:"actions,omitempty"`
@@ -777,7 +797,8 @@ type ExplainGrantResponse struct {
 	SessionPolicy string `protobuf:"bytes,1,opt,name=session_policy,json=sessionPolicy,proto3" json:"session_policy,omitempty"`
 	// Its length in characters, of which the STS takes 2,048. The STS's second,
 	// packed limit shows when a credential is issued: see FleetService.Diagnose.
-	Length     int32              `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	Length int32 `protobuf:"varint,2,opt,name=length,proto3" json:"length,omitempty"`
+	// The parts of the policy, in its order.
 	Statements []*PolicyStatement `protobuf:"bytes,3,rep,name=statements,proto3" json:"statements,omitempty"`
 	// In the order of the request's actions.
 	Decisions     []*PolicyDecision `protobuf:"bytes,4,rep,name=decisions,proto3" json:"decisions,omitempty"`
@@ -847,8 +868,10 @@ func (x *ExplainGrantResponse) GetDecisions() []*PolicyDecision {
 type PolicyStatement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it is for, such as: list the keys that begin with "acme/".
-	Purpose   string   `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
-	Actions   []string `protobuf:"bytes,2,rep,name=actions,proto3" json:"actions,omitempty"`
+	Purpose string `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	// The S3 and KMS actions that it allows.
+	Actions []string `protobuf:"bytes,2,rep,name=actions,proto3" json:"actions,omitempty"`
+	// The ARNs that it allows them on.
 	Resources []string `protobuf:"bytes,3,rep,name=resources,proto3" json:"resources,omitempty"`
 	// Such as: s3:prefix StringLike "acme/*". Empty: none.
 	Condition     string `protobuf:"bytes,4,opt,name=condition,proto3" json:"condition,omitempty"`
@@ -916,11 +939,14 @@ func (x *PolicyStatement) GetCondition() string {
 
 // PolicyDecision is what the policy says to one action.
 type PolicyDecision struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Action string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The action that was judged, as in the request.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
 	// As in the request.
-	Key     string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Allowed bool   `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// The session policy allows the action on the key. The account's own rights
+	// must allow it too.
+	Allowed bool `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	// Why, in one line.
 	Explanation   string `protobuf:"bytes,4,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	unknownFields protoimpl.UnknownFields

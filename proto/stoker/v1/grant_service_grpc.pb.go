@@ -32,22 +32,50 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // GrantService keeps grants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type GrantServiceClient interface {
 	// CreateGrant adds a grant. Agents subscribed to all grants get a credential
 	// at once.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (what it refers to), ALREADY_EXISTS.
 	CreateGrant(ctx context.Context, in *CreateGrantRequest, opts ...grpc.CallOption) (*CreateGrantResponse, error)
 	// GetGrant reads one grant.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetGrant(ctx context.Context, in *GetGrantRequest, opts ...grpc.CallOption) (*GetGrantResponse, error)
 	// ListGrants lists a tenant's grants by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListGrants(ctx context.Context, in *GrantServiceListGrantsRequest, opts ...grpc.CallOption) (*GrantServiceListGrantsResponse, error)
 	// UpdateGrant changes a grant. Where that changes the session policy, agents
 	// get new credentials at once; the old ones stay valid until they expire.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateGrant(ctx context.Context, in *UpdateGrantRequest, opts ...grpc.CallOption) (*UpdateGrantResponse, error)
 	// ExplainGrant shows a grant's session policy and says what it allows. It
 	// judges the session policy alone: a credential can do what that and the
 	// rights of the account both allow.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, GRANT_INVALID.
 	ExplainGrant(ctx context.Context, in *ExplainGrantRequest, opts ...grpc.CallOption) (*ExplainGrantResponse, error)
-	// DeleteGrant removes a grant and tells its agents to stop.
+	// DeleteGrant removes a grant and tells its agents to stop (GRANT_DELETED).
+	// Credentials already issued stay valid until they expire: revoke the grant
+	// first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteGrant(ctx context.Context, in *DeleteGrantRequest, opts ...grpc.CallOption) (*DeleteGrantResponse, error)
 }
 
@@ -124,22 +152,50 @@ func (c *grantServiceClient) DeleteGrant(ctx context.Context, in *DeleteGrantReq
 // for forward compatibility.
 //
 // GrantService keeps grants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type GrantServiceServer interface {
 	// CreateGrant adds a grant. Agents subscribed to all grants get a credential
 	// at once.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (what it refers to), ALREADY_EXISTS.
 	CreateGrant(context.Context, *CreateGrantRequest) (*CreateGrantResponse, error)
 	// GetGrant reads one grant.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetGrant(context.Context, *GetGrantRequest) (*GetGrantResponse, error)
 	// ListGrants lists a tenant's grants by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListGrants(context.Context, *GrantServiceListGrantsRequest) (*GrantServiceListGrantsResponse, error)
 	// UpdateGrant changes a grant. Where that changes the session policy, agents
 	// get new credentials at once; the old ones stay valid until they expire.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateGrant(context.Context, *UpdateGrantRequest) (*UpdateGrantResponse, error)
 	// ExplainGrant shows a grant's session policy and says what it allows. It
 	// judges the session policy alone: a credential can do what that and the
 	// rights of the account both allow.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, GRANT_INVALID.
 	ExplainGrant(context.Context, *ExplainGrantRequest) (*ExplainGrantResponse, error)
-	// DeleteGrant removes a grant and tells its agents to stop.
+	// DeleteGrant removes a grant and tells its agents to stop (GRANT_DELETED).
+	// Credentials already issued stay valid until they expire: revoke the grant
+	// first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteGrant(context.Context, *DeleteGrantRequest) (*DeleteGrantResponse, error)
 	mustEmbedUnimplementedGrantServiceServer()
 }

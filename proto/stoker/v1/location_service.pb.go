@@ -30,7 +30,9 @@ type Location struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// An account of the broker's configuration.
 	Account string `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
-	Bucket  string `protobuf:"bytes,3,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// Name of a general purpose bucket. Required. Several locations may name one
+	// bucket; the prefixes of their grants are kept apart all the same.
+	Bucket string `protobuf:"bytes,3,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	// The bucket's AWS region.
 	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
 	// URL of the S3 service, http or https. Empty: AWS.
@@ -42,8 +44,12 @@ type Location struct {
 	// Changes with each update. Send it back in an update or delete to be
 	// refused (ETAG_MISMATCH) if somebody else changed the resource meanwhile;
 	// empty skips the check.
-	Etag          string                 `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Etag string `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was created, by the broker's clock. Set by the broker; ignored in
+	// requests.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last changed, by the broker's clock. Set by the broker; ignored
+	// in requests.
 	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -151,8 +157,9 @@ func (x *Location) GetUpdateTime() *timestamppb.Timestamp {
 
 // CreateLocationRequest has the location to add.
 type CreateLocationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Location      *Location              `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location to add. Required; its id, etag and times are ignored.
+	Location      *Location `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,8 +203,9 @@ func (x *CreateLocationRequest) GetLocation() *Location {
 
 // CreateLocationResponse has the location as stored.
 type CreateLocationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Location      *Location              `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location as stored, with its id, etag and times.
+	Location      *Location `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,8 +249,9 @@ func (x *CreateLocationResponse) GetLocation() *Location {
 
 // GetLocationRequest names a location.
 type GetLocationRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location's name. Required.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,8 +295,9 @@ func (x *GetLocationRequest) GetName() string {
 
 // GetLocationResponse has the location.
 type GetLocationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Location      *Location              `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location as stored.
+	Location      *Location `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,8 +397,9 @@ func (x *ListLocationsRequest) GetPageToken() string {
 
 // ListLocationsResponse is a page.
 type ListLocationsResponse struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Locations []*Location            `protobuf:"bytes,1,rep,name=locations,proto3" json:"locations,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The locations of this page, in order of name.
+	Locations []*Location `protobuf:"bytes,1,rep,name=locations,proto3" json:"locations,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -441,8 +452,11 @@ func (x *ListLocationsResponse) GetNextPageToken() string {
 
 // UpdateLocationRequest changes the location of that name.
 type UpdateLocationRequest struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Location *Location              `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new values, and in name which location they are for. Required. With its
+	// etag set, the update is refused (ETAG_MISMATCH) if somebody else changed
+	// the location meanwhile.
+	Location *Location `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
 	// Of account, bucket, region, endpoint, kms_key_arn. Empty: all of them.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -495,8 +509,9 @@ func (x *UpdateLocationRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 
 // UpdateLocationResponse has the location as stored.
 type UpdateLocationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Location      *Location              `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The location as stored, with its new etag.
+	Location      *Location `protobuf:"bytes,1,opt,name=location,proto3" json:"location,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -541,7 +556,8 @@ func (x *UpdateLocationResponse) GetLocation() *Location {
 // DeleteLocationRequest names the location to remove.
 type DeleteLocationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The location's name. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Empty skips the check.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -31,17 +31,40 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // LocationService keeps locations, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type LocationServiceClient interface {
 	// CreateLocation adds a location.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, ALREADY_EXISTS.
 	CreateLocation(ctx context.Context, in *CreateLocationRequest, opts ...grpc.CallOption) (*CreateLocationResponse, error)
 	// GetLocation reads one location.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetLocation(ctx context.Context, in *GetLocationRequest, opts ...grpc.CallOption) (*GetLocationResponse, error)
 	// ListLocations lists locations by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListLocations(ctx context.Context, in *ListLocationsRequest, opts ...grpc.CallOption) (*ListLocationsResponse, error)
 	// UpdateLocation changes a location. Agents get new credentials at once
 	// where that changes their session policy or their target.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateLocation(ctx context.Context, in *UpdateLocationRequest, opts ...grpc.CallOption) (*UpdateLocationResponse, error)
 	// DeleteLocation removes a location that no grant refers to (IN_USE).
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH, IN_USE.
 	DeleteLocation(ctx context.Context, in *DeleteLocationRequest, opts ...grpc.CallOption) (*DeleteLocationResponse, error)
 }
 
@@ -108,17 +131,40 @@ func (c *locationServiceClient) DeleteLocation(ctx context.Context, in *DeleteLo
 // for forward compatibility.
 //
 // LocationService keeps locations, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type LocationServiceServer interface {
 	// CreateLocation adds a location.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, ALREADY_EXISTS.
 	CreateLocation(context.Context, *CreateLocationRequest) (*CreateLocationResponse, error)
 	// GetLocation reads one location.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetLocation(context.Context, *GetLocationRequest) (*GetLocationResponse, error)
 	// ListLocations lists locations by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListLocations(context.Context, *ListLocationsRequest) (*ListLocationsResponse, error)
 	// UpdateLocation changes a location. Agents get new credentials at once
 	// where that changes their session policy or their target.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateLocation(context.Context, *UpdateLocationRequest) (*UpdateLocationResponse, error)
 	// DeleteLocation removes a location that no grant refers to (IN_USE).
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH, IN_USE.
 	DeleteLocation(context.Context, *DeleteLocationRequest) (*DeleteLocationResponse, error)
 	mustEmbedUnimplementedLocationServiceServer()
 }

@@ -87,8 +87,9 @@ func (Access) EnumDescriptor() ([]byte, []int) {
 
 // Target is where a credential leads.
 type Target struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the bucket.
+	Bucket string `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	// Ends in "/". All keys must start with it.
 	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// The bucket's AWS region, such as "eu-central-1".
@@ -173,9 +174,10 @@ type Credential struct {
 	// A UUIDv7. Name it in Acknowledge, ReportRefused and HeldCredential.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The grant's name.
-	Grant       string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Public part of the keys, "ASIA..." on AWS.
 	AccessKeyId string `protobuf:"bytes,3,opt,name=access_key_id,json=accessKeyId,proto3" json:"access_key_id,omitempty"`
-	// Secret.
+	// Secret part of the keys.
 	SecretAccessKey string `protobuf:"bytes,4,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
 	// Secret, of no fixed length.
 	SessionToken string `protobuf:"bytes,5,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
@@ -183,9 +185,11 @@ type Credential struct {
 	// for as long as the stream is subscribed to it.
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
 	// By the STS's clock.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	Target        *Target                `protobuf:"bytes,8,opt,name=target,proto3" json:"target,omitempty"`
-	Access        Access                 `protobuf:"varint,9,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// Where the credential leads.
+	Target *Target `protobuf:"bytes,8,opt,name=target,proto3" json:"target,omitempty"`
+	// What the credential may do there.
+	Access        Access `protobuf:"varint,9,opt,name=access,proto3,enum=stoker.v1.Access" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,7 +293,8 @@ type Identity struct {
 	// The URI SAN of the certificate.
 	SpiffeId string `protobuf:"bytes,1,opt,name=spiffe_id,json=spiffeId,proto3" json:"spiffe_id,omitempty"`
 	// Serial number of the certificate, lower-case hexadecimal.
-	CertificateSerial     string                 `protobuf:"bytes,2,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
+	CertificateSerial string `protobuf:"bytes,2,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
+	// The certificate's end. Credentials and sessions end then at the latest.
 	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
 	// The tenant's name. Empty for services and operators.
 	Tenant string `protobuf:"bytes,4,opt,name=tenant,proto3" json:"tenant,omitempty"`

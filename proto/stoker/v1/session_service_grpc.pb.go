@@ -30,15 +30,29 @@ const (
 //
 // SessionService turns a login into an access token, so that a reconnect
 // costs no password hash.
+//
+// Besides the reasons below, a call may be refused for who calls, such as
+// LOGIN_REJECTED, TOKEN_EXPIRED, USER_DISABLED or CERTIFICATE_REVOKED;
+// ErrorReason says what each means and whether waiting helps.
 type SessionServiceClient interface {
 	// CreateSession needs Basic authorization. The access token is bound to the
 	// certificate of this call (RFC 8705, section 3.1): with another one,
 	// a renewed one included, it is refused.
+	//
+	// Caller: an agent with a user's password.
+	// Refusals: none of its own; as with every password, LOGIN_REJECTED,
+	// LOGIN_DELAYED, LOGIN_BUSY, TENANT_MISMATCH.
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
 	// GetSession tells the caller who the broker takes it for.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: none of its own.
 	GetSession(ctx context.Context, in *GetSessionRequest, opts ...grpc.CallOption) (*GetSessionResponse, error)
 	// DeleteSession ends the session of the access token in the call's metadata,
 	// and its streams. Its credentials stay valid until they expire.
+	//
+	// Caller: an agent with an access token.
+	// Refusals: none of its own.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
 }
 
@@ -86,15 +100,29 @@ func (c *sessionServiceClient) DeleteSession(ctx context.Context, in *DeleteSess
 //
 // SessionService turns a login into an access token, so that a reconnect
 // costs no password hash.
+//
+// Besides the reasons below, a call may be refused for who calls, such as
+// LOGIN_REJECTED, TOKEN_EXPIRED, USER_DISABLED or CERTIFICATE_REVOKED;
+// ErrorReason says what each means and whether waiting helps.
 type SessionServiceServer interface {
 	// CreateSession needs Basic authorization. The access token is bound to the
 	// certificate of this call (RFC 8705, section 3.1): with another one,
 	// a renewed one included, it is refused.
+	//
+	// Caller: an agent with a user's password.
+	// Refusals: none of its own; as with every password, LOGIN_REJECTED,
+	// LOGIN_DELAYED, LOGIN_BUSY, TENANT_MISMATCH.
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
 	// GetSession tells the caller who the broker takes it for.
+	//
+	// Caller: an agent with a user's login.
+	// Refusals: none of its own.
 	GetSession(context.Context, *GetSessionRequest) (*GetSessionResponse, error)
 	// DeleteSession ends the session of the access token in the call's metadata,
 	// and its streams. Its credentials stay valid until they expire.
+	//
+	// Caller: an agent with an access token.
+	// Refusals: none of its own.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
 	mustEmbedUnimplementedSessionServiceServer()
 }

@@ -31,19 +31,42 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // TenantService keeps tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type TenantServiceClient interface {
 	// CreateTenant adds a tenant.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, ALREADY_EXISTS.
 	CreateTenant(ctx context.Context, in *CreateTenantRequest, opts ...grpc.CallOption) (*CreateTenantResponse, error)
 	// GetTenant reads one tenant.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
 	// ListTenants lists tenants by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
 	// UpdateTenant changes a tenant. Disabling it ends its streams and sessions
 	// within a second, before the call answers on this replica.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateTenant(ctx context.Context, in *UpdateTenantRequest, opts ...grpc.CallOption) (*UpdateTenantResponse, error)
 	// DeleteTenant removes a tenant with its users, agents and grants, and ends
 	// their streams. Credentials already issued stay valid until they expire:
 	// revoke the tenant first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
 }
 
@@ -110,19 +133,42 @@ func (c *tenantServiceClient) DeleteTenant(ctx context.Context, in *DeleteTenant
 // for forward compatibility.
 //
 // TenantService keeps tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type TenantServiceServer interface {
 	// CreateTenant adds a tenant.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, ALREADY_EXISTS.
 	CreateTenant(context.Context, *CreateTenantRequest) (*CreateTenantResponse, error)
 	// GetTenant reads one tenant.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
 	// ListTenants lists tenants by name.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
 	// UpdateTenant changes a tenant. Disabling it ends its streams and sessions
 	// within a second, before the call answers on this replica.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	UpdateTenant(context.Context, *UpdateTenantRequest) (*UpdateTenantResponse, error)
 	// DeleteTenant removes a tenant with its users, agents and grants, and ends
 	// their streams. Credentials already issued stay valid until they expire:
 	// revoke the tenant first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	mustEmbedUnimplementedTenantServiceServer()
 }

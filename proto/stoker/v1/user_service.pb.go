@@ -38,8 +38,12 @@ type User struct {
 	// Changes with each update. Send it back in an update or delete to be
 	// refused (ETAG_MISMATCH) if somebody else changed the resource meanwhile;
 	// empty skips the check.
-	Etag          string                 `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	Etag string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	// When it was created, by the broker's clock. Set by the broker; ignored in
+	// requests.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last changed, by the broker's clock. Set by the broker; ignored
+	// in requests.
 	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -127,7 +131,8 @@ func (x *User) GetUpdateTime() *timestamppb.Timestamp {
 // CreateUserRequest has the user to add.
 type CreateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The user to add. Required; its id, etag and times are ignored.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Secret: 12 to 256 characters, not a well-known one. Empty: the broker
 	// makes one.
 	Password      string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
@@ -182,7 +187,8 @@ func (x *CreateUserRequest) GetPassword() string {
 // CreateUserResponse has the user as stored.
 type CreateUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The user as stored, with its id, etag and times.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Secret, returned this once, and only where the broker made it.
 	GeneratedPassword string `protobuf:"bytes,2,opt,name=generated_password,json=generatedPassword,proto3" json:"generated_password,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -235,9 +241,11 @@ func (x *CreateUserResponse) GetGeneratedPassword() string {
 
 // GetUserRequest names a user.
 type GetUserRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Login         string                 `protobuf:"bytes,2,opt,name=login,proto3" json:"login,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the user's tenant. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The user's login, without the tenant. Required.
+	Login         string `protobuf:"bytes,2,opt,name=login,proto3" json:"login,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,8 +296,9 @@ func (x *GetUserRequest) GetLogin() string {
 
 // GetUserResponse has the user.
 type GetUserResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	User          *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The user as stored.
+	User          *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,8 +342,9 @@ func (x *GetUserResponse) GetUser() *User {
 
 // ListUsersRequest asks for a page.
 type ListUsersRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's name. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// At most this many; 0 means 100, and more than 1,000 means 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the answer before; empty for the first page. All other
@@ -398,7 +408,8 @@ func (x *ListUsersRequest) GetPageToken() string {
 // ListUsersResponse is a page.
 type ListUsersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Users []*User                `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	// The users of this page, in order of login.
+	Users []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -452,7 +463,10 @@ func (x *ListUsersResponse) GetNextPageToken() string {
 // UpdateUserRequest changes the user of that tenant and login.
 type UpdateUserRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The new values, and in tenant and login which user they are for. Required.
+	// With its etag set, the update is refused (ETAG_MISMATCH) if somebody else
+	// changed the user meanwhile.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Of disabled, password. Empty: disabled, and the password if one is given.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Secret. With "password" in the mask and this empty the broker makes one.
@@ -515,7 +529,8 @@ func (x *UpdateUserRequest) GetPassword() string {
 // UpdateUserResponse has the user as stored.
 type UpdateUserResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	User  *User                  `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	// The user as stored, with its new etag.
+	User *User `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
 	// Secret, returned this once, and only where the broker made it.
 	GeneratedPassword string `protobuf:"bytes,2,opt,name=generated_password,json=generatedPassword,proto3" json:"generated_password,omitempty"`
 	unknownFields     protoimpl.UnknownFields
@@ -568,9 +583,11 @@ func (x *UpdateUserResponse) GetGeneratedPassword() string {
 
 // DeleteUserRequest names the user to remove.
 type DeleteUserRequest struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Login  string                 `protobuf:"bytes,2,opt,name=login,proto3" json:"login,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the user's tenant. Required.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The user's login, without the tenant. Required.
+	Login string `protobuf:"bytes,2,opt,name=login,proto3" json:"login,omitempty"`
 	// Empty skips the check.
 	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields

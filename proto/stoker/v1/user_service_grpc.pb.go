@@ -31,17 +31,44 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // UserService keeps the users of tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type UserServiceClient interface {
 	// CreateUser adds a user with a password, given or generated.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant), ALREADY_EXISTS,
+	// PASSWORD_WEAK, LOGIN_BUSY.
 	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
 	// GetUser reads one user.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetUser(ctx context.Context, in *GetUserRequest, opts ...grpc.CallOption) (*GetUserResponse, error)
 	// ListUsers lists a tenant's users by login.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
 	// UpdateUser changes a user. A new password, and disabling, end the user's
 	// sessions and streams.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH, PASSWORD_WEAK,
+	// LOGIN_BUSY.
 	UpdateUser(ctx context.Context, in *UpdateUserRequest, opts ...grpc.CallOption) (*UpdateUserResponse, error)
-	// DeleteUser removes a user and the grants that are the user's alone.
+	// DeleteUser removes a user and the grants that are the user's alone, and ends
+	// the user's sessions and streams. Credentials already issued stay valid until
+	// they expire: revoke the user first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteUser(ctx context.Context, in *DeleteUserRequest, opts ...grpc.CallOption) (*DeleteUserResponse, error)
 }
 
@@ -108,17 +135,44 @@ func (c *userServiceClient) DeleteUser(ctx context.Context, in *DeleteUserReques
 // for forward compatibility.
 //
 // UserService keeps the users of tenants, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
+// Every change is in the audit trail before it is made, and in force on the
+// replica that answers once it is answered.
 type UserServiceServer interface {
 	// CreateUser adds a user with a password, given or generated.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant), ALREADY_EXISTS,
+	// PASSWORD_WEAK, LOGIN_BUSY.
 	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
 	// GetUser reads one user.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	GetUser(context.Context, *GetUserRequest) (*GetUserResponse, error)
 	// ListUsers lists a tenant's users by login.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
 	// UpdateUser changes a user. A new password, and disabling, end the user's
 	// sessions and streams.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH, PASSWORD_WEAK,
+	// LOGIN_BUSY.
 	UpdateUser(context.Context, *UpdateUserRequest) (*UpdateUserResponse, error)
-	// DeleteUser removes a user and the grants that are the user's alone.
+	// DeleteUser removes a user and the grants that are the user's alone, and ends
+	// the user's sessions and streams. Credentials already issued stay valid until
+	// they expire: revoke the user first to deny those too.
+	//
+	// Caller: an operator with the role admin.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, ETAG_MISMATCH.
 	DeleteUser(context.Context, *DeleteUserRequest) (*DeleteUserResponse, error)
 	mustEmbedUnimplementedUserServiceServer()
 }
