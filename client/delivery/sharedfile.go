@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -89,9 +88,9 @@ func (s *SharedFile) Clear() error {
 
 // Follow keeps the file as the supply says until ctx ends, and takes our profiles
 // out then. changed receives whenever credentials came or went, such as
-// Source.Updated. An error does not end it: it is logged, and the file is tried
-// again a little later.
-func (s *SharedFile) Follow(ctx context.Context, supply Supply, changed <-chan struct{}, log *slog.Logger) error {
+// Source.Updated. After each look done is told whether the file is as the supply
+// says. An error does not end it: the file is tried again a little later.
+func (s *SharedFile) Follow(ctx context.Context, supply Supply, changed <-chan struct{}, done func(error)) error {
 	repeat := time.NewTimer(0)
 	defer repeat.Stop()
 	for {
@@ -101,10 +100,12 @@ func (s *SharedFile) Follow(ctx context.Context, supply Supply, changed <-chan s
 		case <-changed:
 		case <-repeat.C:
 		}
-		if err := s.reconcile(supply); err != nil {
-			log.Error("the shared-credentials file was not written", slog.String("file", s.file), slog.String("error", err.Error()))
+		err := s.reconcile(supply)
+		if err != nil {
+			err = fmt.Errorf("the shared-credentials file %s was not written: %w", s.file, err)
 			repeat.Reset(repeatAfter)
 		}
+		done(err)
 	}
 }
 

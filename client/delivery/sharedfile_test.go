@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -255,17 +254,33 @@ func TestSharedFileFollow(t *testing.T) {
 	supply.fail("videos", client.ErrNoCredentialYet, nil)
 	changed := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
+	ended, looks := make(chan error), make(chan error)
 	go func() {
-		ended <- s.Follow(ctx, supply, changed, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		ended <- s.Follow(ctx, supply, changed, func(err error) { looks <- err })
 	}()
-	changed <- struct{}{}
+	look := func() {
+		t.Helper()
+		if err := <-looks; err != nil {
+			t.Errorf("it tells %v", err)
+		}
+	}
+	look() // at the start
 	supply.put(credentialOf("videos"))
 	supply.fail("photos", client.ErrRevoked, nil)
 	changed <- struct{}{}
-	changed <- struct{}{} // the one before is done
+	look()
 	if text := read(t, file); !strings.Contains(text, "ASIAVIDEOS") || strings.Contains(text, "PHOTOS") {
 		t.Errorf("the file:\n%s", text)
+	}
+	if err := os.WriteFile(file, []byte("[stoker-videos]\naws_access_key_id = theirs\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed <- struct{}{}
+	if err := <-looks; !errors.Is(err, ErrForeignProfile) || !strings.Contains(err.Error(), file) {
+		t.Errorf("of a file that it cannot write it tells %v", err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -143,9 +143,16 @@ func (a *agent) start(ctx context.Context) error {
 	}
 	if a.profiles != nil {
 		ctx, a.stopFile = context.WithCancel(ctx)
-		a.file.Go(func() { a.fileErr = a.profiles.Follow(ctx, a.source, a.source.Updated(), a.log) })
+		a.file.Go(func() { a.fileErr = a.profiles.Follow(ctx, a.source, a.source.Updated(), a.wrote) })
 	}
 	return nil
+}
+
+// wrote tells of a shared-credentials file that could not be written.
+func (a *agent) wrote(err error) {
+	if err != nil {
+		a.log.Error(err.Error())
+	}
 }
 
 // close stops what was started: first what hands credentials out.
