@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,6 +30,7 @@ const (
 	Grant       = "nightly"
 	Prefix      = "demo/"
 	Operator    = "admin"
+	Service     = "restorer"
 )
 
 // marker is a file that tells a directory of development mode from one that
@@ -39,7 +42,8 @@ type Options struct {
 	// Dir gets keys, certificates and the database. It must be empty, missing,
 	// or left over from development mode, and is removed at the end.
 	Dir string
-	// Listen is the broker's address; it must be loopback.
+	// Listen is the broker's address; it must be loopback. New agents enroll on
+	// the port after it.
 	Listen string
 	// Lifetime is how long each credential lives: from 3s, where the local STS
 	// allows less than AWS's 15 minutes.
@@ -62,6 +66,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
 
+	enrollment, err := next(o.Listen)
+	if err != nil {
+		return err
+	}
 	sts, account, err := startSTS(o)
 	if err != nil {
 		return err
@@ -76,16 +84,20 @@ func Run(ctx context.Context, o Options) (err error) {
 		EncryptionKeyFile: filepath.Join(o.Dir, "encryption.key"),
 		Accounts:          map[string]server.AccountConfig{"dev": account},
 		Operators:         map[string]string{Operator: "admin"},
+		Services:          map[string]server.ServiceConfig{Service: {Tenants: []string{Tenant}, Access: []string{"restore"}}},
+		Enrollment:        &server.EnrollmentConfig{Listen: enrollment},
 		Operations:        "off",
 		Drain:             2 * time.Second,
 		Log:               server.LogConfig{Format: "text"},
 	}
-	admin, err := server.IssueCertificate(ctx, config, "operator", Operator, 24*time.Hour)
-	if err != nil {
-		return err
-	}
-	if err := admin.WriteTo(o.Dir, Operator); err != nil {
-		return err
+	for name, kind := range map[string]string{Operator: "operator", Service: "service"} {
+		made, err := server.IssueCertificate(ctx, config, kind, name, 24*time.Hour)
+		if err != nil {
+			return err
+		}
+		if err := made.WriteTo(o.Dir, name); err != nil {
+			return err
+		}
 	}
 	log := slog.New(slog.DiscardHandler)
 	if o.Verbose {
@@ -103,9 +115,29 @@ func Run(ctx context.Context, o Options) (err error) {
 		if err != nil {
 			return fmt.Errorf("making the demo tenant: %w", err)
 		}
-		return welcome(o, address, sts.URL(), password)
+		return welcome(o, address, broker.EnrollmentAddr().String(), sts.URL(), password)
 	})
 	return running.Wait()
+}
+
+// next is the address with the port after that of the given one, or with any
+// free port where that is 0. What is not loopback is refused.
+func next(listen string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("--listen: %w", err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", fmt.Errorf("--listen: %q is not a loopback address, and development mode is insecure; use 127.0.0.1", host)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 65535 {
+		return "", fmt.Errorf("--listen: the port %q leaves none after it; choose another", port)
+	}
+	if number > 0 {
+		number++
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(number, 10)), nil
 }
 
 // prepare makes the directory, empty but for the marker and a fresh key.

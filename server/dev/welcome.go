@@ -21,7 +21,7 @@ var banner = template.Must(template.New("banner").Parse(`
 #  No S3 accepts these credentials. Never point a real agent at it.            #
 ################################################################################
 
-broker {{.Address}}, local STS {{.STS}}, everything else in {{.Dir}}
+broker {{.Address}}, enrollment {{.Enrollment}}, local STS {{.STS}}, everything else in {{.Dir}}
 user {{.User}}, password in {{.Dir}}/password
 
 Try, in another terminal:
@@ -41,7 +41,7 @@ Control-C stops it and removes {{.Dir}}.
 `))
 
 // welcome writes the files that the commands use and prints the banner.
-func welcome(o Options, address, sts, password string) error {
+func welcome(o Options, address, enrollment, sts, password string) error {
 	user := Login + "@" + Tenant
 	absolute, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -62,7 +62,7 @@ func welcome(o Options, address, sts, password string) error {
 	if err := os.WriteFile(filepath.Join(o.Dir, "env"), []byte(strings.Join(env, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	return banner.Execute(o.Out, map[string]string{"Address": address, "STS": sts, "Dir": o.Dir, "User": user})
+	return banner.Execute(o.Out, map[string]string{"Address": address, "Enrollment": enrollment, "STS": sts, "Dir": o.Dir, "User": user})
 }
 
 // quote makes a text safe for a shell.
