@@ -22,7 +22,7 @@ func newCrowd(bound int) *crowd {
 	return &crowd{bound: bound, quiet: list.New(), conns: make(map[net.Conn]*list.Element)}
 }
 
-// observe is the server's ConnState hook.
+// observe takes in what the server's ConnState hook tells.
 func (c *crowd) observe(conn net.Conn, state http.ConnState) {
 	if excess := c.move(conn, state); excess != nil {
 		// Its handler, if there is one, fails to write; nothing is lost.

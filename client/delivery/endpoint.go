@@ -57,7 +57,7 @@ func Listen(address string, supply Supply, log *slog.Logger) (*Endpoint, error) 
 		noise:     rate.Sometimes{Interval: time.Minute},
 		consumers: make(map[string]consumer),
 	}
-	e.site.open(listener, e, e.log)
+	e.site.serve(listener, e, e.log)
 	return e, nil
 }
 

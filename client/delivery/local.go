@@ -45,7 +45,7 @@ func ListenLocal(place string, supply Supply, log *slog.Logger) (*Local, error) 
 	}
 	l := &Local{paths: http.NewServeMux()}
 	l.paths.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { serveCredential(w, r, supply, nil) })
-	l.site.open(listener, l.paths, quiet(log))
+	l.site.serve(listener, l.paths, quiet(log))
 	return l, nil
 }
 

@@ -30,11 +30,12 @@ type site struct {
 	server   *http.Server
 	crowd    *crowd
 	serving  sync.WaitGroup
-	failed   error // read after serving
+	failed   error          // read after serving
+	open     sync.WaitGroup // connections
 }
 
-// open starts serving. Close it when done.
-func (s *site) open(listener net.Listener, handler http.Handler, log *slog.Logger) {
+// serve starts serving. Close it when done.
+func (s *site) serve(listener net.Listener, handler http.Handler, log *slog.Logger) {
 	s.listener = listener
 	s.crowd = newCrowd(mostConnections)
 	s.server = &http.Server{
@@ -46,7 +47,7 @@ func (s *site) open(listener net.Listener, handler http.Handler, log *slog.Logge
 		MaxHeaderBytes:               longestHeader,
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnState:                    s.crowd.observe,
+		ConnState:                    s.observe,
 	}
 	s.serving.Go(func() { s.failed = s.server.Serve(listener) })
 }
@@ -55,10 +56,22 @@ func (s *site) open(listener net.Listener, handler http.Handler, log *slog.Logge
 func (s *site) close() error {
 	err := s.server.Close()
 	s.serving.Wait()
+	s.open.Wait() // the server does not
 	if errors.Is(s.failed, http.ErrServerClosed) {
 		return err
 	}
 	return errors.Join(err, s.failed)
+}
+
+// observe is the server's ConnState hook.
+func (s *site) observe(conn net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Done()
+	}
+	s.crowd.observe(conn, state)
 }
 
 // quiet is a logger that logs nothing, in place of none.
