@@ -59,7 +59,7 @@ func TestPace(t *testing.T) {
 	least := pace{random: func(time.Duration) time.Duration { return 0 }}
 	busy := &Error{Transient: true, RetryAfter: 30 * time.Second}
 	refused := &Error{Reason: ReasonLoginRejected}
-	for i, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+	for i, want := range []time.Duration{1, 1, 2, 4, 8, 16, 32, 60, 60, 60} {
 		if got := most.next(nil, 0); got != want*time.Second {
 			t.Errorf("failure %d: %v, want %v", i+1, got, want*time.Second)
 		}
@@ -68,7 +68,7 @@ func TestPace(t *testing.T) {
 		}
 	}
 	most.reset()
-	for i, want := range []time.Duration{10, 20, 40, 60, 60} {
+	for i, want := range []time.Duration{10, 10, 20, 40, 60, 60} {
 		if got := most.next(nil, time.Hour); got != want*time.Second {
 			t.Errorf("failure %d with credentials: %v, want %v", i+1, got, want*time.Second)
 		}
@@ -96,6 +96,10 @@ func TestPace(t *testing.T) {
 	most.reset()
 	if got := most.next(&Error{Reason: ReasonSessionEnded}, 0); got != time.Second {
 		t.Errorf("a login helps: %v", got)
+	}
+	ended := &Error{Reason: ReasonPasswordChanged, RetryAfter: 30 * time.Second}
+	if low, high := least.again(ended), most.again(ended); low != 30*time.Second || high != 32*time.Second {
+		t.Errorf("another login after %v to %v", low, high)
 	}
 	spread := newPace()
 	if a, b := spread.next(nil, time.Hour), spread.next(nil, time.Hour); a == b {

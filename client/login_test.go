@@ -14,8 +14,8 @@ import (
 	"github.com/stokerd/stoker/client/clienttest"
 )
 
-// TestSessionEnds: for each of these reasons the source logs in again at once,
-// and once.
+// TestSessionEnds: for each of these reasons the source logs in again soon, and
+// once.
 func TestSessionEnds(t *testing.T) {
 	for _, reason := range []client.Reason{
 		client.ReasonTokenExpired, client.ReasonTokenInvalid, client.ReasonTokenCertificateMismatch,
@@ -30,7 +30,7 @@ func TestSessionEnds(t *testing.T) {
 					broker.Push("photos", 3*time.Hour)
 					synctest.Wait()
 					broker.EndSessions(reason)
-					synctest.Wait()
+					pass(3 * time.Second)
 					if got := broker.Logins(); got != logins {
 						t.Fatalf("%d logins, want %d", got, logins)
 					}
@@ -42,6 +42,30 @@ func TestSessionEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNewPasswordAsTold: who shares a login that got another password is told
+// when to log in again, and does so no sooner and little later.
+func TestNewPasswordAsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker := clienttest.New(t, clienttest.InMemory())
+		source := ready(t, broker)
+		pass(10 * time.Minute)
+		broker.EndStreams(&client.Error{Reason: client.ReasonPasswordChanged, Message: "log in again", RetryAfter: time.Minute})
+		pass(time.Minute - time.Second)
+		status := source.Status()
+		if status.Connected || broker.Logins() != 1 || client.ReasonOf(status.Err) != client.ReasonPasswordChanged {
+			t.Errorf("before its time: %d logins, %+v", broker.Logins(), status)
+		}
+		if wait := time.Until(status.RetryTime); wait < time.Second || wait > 3*time.Second {
+			t.Errorf("it says that it logs in after %v", wait)
+		}
+		mustCredential(t, source, "photos")
+		pass(4 * time.Second)
+		if !source.Status().Connected || broker.Logins() != 2 {
+			t.Errorf("after its time: connected %v, %d logins", source.Status().Connected, broker.Logins())
+		}
+	})
 }
 
 // TestKeptTokenRefused: a token that went bad while the source was away costs

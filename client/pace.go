@@ -19,6 +19,9 @@ const (
 	// refusedDelay is the upper bound after a permanent error, when trying
 	// again is a way to notice that somebody has corrected the mistake.
 	refusedDelay = 5 * time.Minute
+	// loginDelay is the ceiling of the delay before a source logs in again whose
+	// access token was ended: whoever shares its login does the same now.
+	loginDelay = 2 * time.Second
 	// longestAdvice bounds what a broker may ask us to wait.
 	longestAdvice = time.Hour
 )
@@ -52,7 +55,9 @@ func (p *pace) next(err *Error, life time.Duration) time.Duration {
 		return max(refusedDelay/2+p.random(refusedDelay/2), p.advice(err))
 	}
 	ceiling := min(max(life/10, firstDelay), restedDelay)
-	for range p.failures {
+	// Not yet after the first failure: who came back a moment too early, while
+	// the broker was still starting, is as welcome as the others.
+	for range p.failures - 1 {
 		if ceiling >= longestDelay {
 			break
 		}
@@ -61,6 +66,10 @@ func (p *pace) next(err *Error, life time.Duration) time.Duration {
 	p.failures++
 	return p.advice(err) + p.random(min(ceiling, longestDelay))
 }
+
+// again draws the delay before another login after err, which a login heals.
+// It is no failure.
+func (p *pace) again(err *Error) time.Duration { return p.advice(err) + p.random(loginDelay) }
 
 func (p *pace) advice(err *Error) time.Duration {
 	if err == nil {

@@ -63,6 +63,7 @@ const (
 	ReasonStorageUnavailable Reason = "STORAGE_UNAVAILABLE"
 	// Streams.
 	ReasonDraining          Reason = "DRAINING"
+	ReasonBrokerBusy        Reason = "BROKER_BUSY"
 	ReasonTooManyStreams    Reason = "TOO_MANY_STREAMS"
 	ReasonTooManyMessages   Reason = "TOO_MANY_MESSAGES"
 	ReasonSubscribeFirst    Reason = "SUBSCRIBE_FIRST"
@@ -127,6 +128,7 @@ var transient = map[Reason]bool{
 	ReasonAuditUnavailable:           true,
 	ReasonStorageUnavailable:         true,
 	ReasonDraining:                   true,
+	ReasonBrokerBusy:                 true,
 	ReasonTooManyStreams:             true,
 	ReasonTooManyMessages:            true,
 	ReasonSubscribeFirst:             false,

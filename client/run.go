@@ -143,8 +143,12 @@ func (s *Source) visit(ctx context.Context, broker string) outcome {
 		if fresh && end.lasted < shortStream {
 			return end
 		}
+		wait := s.pace.again(end.err)
 		if end.welcomed {
-			s.disconnected(end, 0)
+			s.disconnected(end, wait)
+		}
+		if !rest(ctx, wait) {
+			return end
 		}
 	}
 }

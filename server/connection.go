@@ -26,6 +26,8 @@ type connection struct {
 	credentials.CommonAuthInfo
 	// login remembers the access token of unary calls.
 	login authn.Memory
+	// spare: it has one of the places that are kept in reserve.
+	spare bool
 
 	once sync.Once
 	// chains are the verified ones, until the peer is known.
@@ -90,6 +92,7 @@ func (s security) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo,
 	return secured, &connection{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 		chains:         state.VerifiedChains,
+		spare:          admission.Spare(raw),
 	}, nil
 }
 

@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"math/rand/v2"
 
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
@@ -15,8 +17,8 @@ import (
 type gate func(ctx context.Context, method string) (context.Context, error)
 
 // members is the gate of the main listener: a call needs a certificate and
-// login that may make it.
-func members(trustDomain string, who *authn.Authenticator) gate {
+// login that may make it. As many streams pass at once as the entry lets in.
+func members(trustDomain string, who *authn.Authenticator, entry *admission.Turnstile) gate {
 	return func(ctx context.Context, method string) (context.Context, error) {
 		c := callOf(ctx)
 		caller, err := identifyPeer(ctx, trustDomain, c)
@@ -24,6 +26,13 @@ func members(trustDomain string, who *authn.Authenticator) gate {
 			return nil, err
 		}
 		c.caller = caller.Certificate.ID
+		if caller.Kind == authn.Agent {
+			leave, err := admit(ctx, c, entry)
+			if err != nil {
+				return nil, err
+			}
+			defer leave()
+		}
 		principal, err := who.Authenticate(ctx, caller, method, metadata.ValueFromIncomingContext(ctx, "authorization"))
 		if err != nil {
 			return nil, err
@@ -31,6 +40,24 @@ func members(trustDomain string, who *authn.Authenticator) gate {
 		c.login = principal.Login
 		return authn.WithPrincipal(ctx, principal), nil
 	}
+}
+
+// admit lets an agent's call be looked at, or tells the agent when to come back:
+// if the broker has as many connections as it may, or as many streams at its
+// gate. leave must be called once that is done.
+func admit(ctx context.Context, c *call, entry *admission.Turnstile) (leave func(), err error) {
+	if conn, ok := connectionOf(ctx); ok && conn.spare {
+		return nil, reason.New(reason.BrokerBusy, "the broker has as many connections as it can; wait as told, or go to another").
+			After(fullFor + rand.N(fullFor))
+	}
+	if !c.streams {
+		return func() {}, nil
+	}
+	wait, ok := entry.Enter()
+	if !ok {
+		return nil, reason.New(reason.BrokerBusy, "the broker lets in as many agents at once as it can; wait as told, or go to another").After(wait)
+	}
+	return entry.Leave, nil
 }
 
 // newcomers is the gate of the enrollment listener, which asks for no

@@ -186,7 +186,7 @@ func TestTheGateStandsBeforeEveryHandler(t *testing.T) {
 // A call that reached the gate without a verified certificate is refused,
 // whatever let it through.
 func TestNoCertificateNoCall(t *testing.T) {
-	conn, _ := layered(t, members("test.example", nil), func() error { t.Error("a handler ran"); return nil })
+	conn, _ := layered(t, members("test.example", nil, nil), func() error { t.Error("a handler ran"); return nil })
 	for kind, err := range both(t, conn, &metadata.MD{}) {
 		if apierr.Reason(status.Convert(err)) != reason.CertificateRequired {
 			t.Errorf("%s: %v", kind, err)

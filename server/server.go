@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"time"
 
@@ -275,7 +276,7 @@ func (s *Server) checkAccount(ctx context.Context, name string, sts *issuer.STS)
 
 // openStreams opens the registry of streams.
 func (s *Server) openStreams(context.Context) (err error) {
-	s.streams, err = stream.New(stream.Config{Directory: s.directory, Checker: s.who, Leases: stream.Managed(s.leases), Log: s.log})
+	s.streams, err = stream.New(stream.Config{Directory: s.directory, Checker: s.who, Leases: stream.Managed(s.leases), LoginPace: s.passwords.Pace, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -300,7 +301,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 	})
 	exempt, methods := endless{}, served{}
 	s.main.server = grpc.NewServer(slices.Concat(mainTransport(s.reloader.Mutual(), exempt), s.traces(methods),
-		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who))))...)
+		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who, admission.NewTurnstile(entriesPerCore*runtime.GOMAXPROCS(0))))))...)
 	if err := s.registerMain(desk); err != nil {
 		return err
 	}

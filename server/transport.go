@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
@@ -22,11 +23,20 @@ const (
 	// handshakeLimit is how long a connection may take to become one: TLS
 	// handshake and HTTP/2 preface together.
 	handshakeLimit = 10 * time.Second
-	// handshakes is how many connections of the main listener may be in their
-	// handshake: what two cores finish in half a second. One that is older than
-	// handshakePatience gives way to others that wait.
-	handshakes        = 1000
+	// handshakesPerCore is how many connections of the main listener may be in
+	// their handshake for each core: what it finishes in half a second. One that
+	// is older than handshakePatience gives way to others that wait.
+	handshakesPerCore = 500
 	handshakePatience = 2 * time.Second
+	// entriesPerCore is how many streams of agents may be at the gate for each
+	// core. Those beyond are told when to come back.
+	entriesPerCore = 500
+	// spareConnections are kept for those who come when all others are taken:
+	// operators get through, and agents are told when to come back.
+	spareConnections = 64
+	// fullFor is how long those agents stay away at least; twice as long at the
+	// most. A place becomes free when one of their like goes.
+	fullFor = 30 * time.Second
 	// defaultPerAddress is how many connections an address may have open: a
 	// site of a thousand agents behind one address.
 	defaultPerAddress = 1000
@@ -84,9 +94,10 @@ func (c Config) mainLimits() admission.Limits {
 	return admission.Limits{
 		PerAddress: c.ConnectionsPerAddress,
 		PerSecond:  float64(max(leastPerSecond, c.ConnectionsPerAddress/perSecondShare)),
-		Handshakes: handshakes, Patience: handshakePatience,
+		Handshakes: handshakesPerCore * runtime.GOMAXPROCS(0), Patience: handshakePatience,
 		// Where descriptors are that few the operating system sets the limit.
 		Total:      max(total, spareDescriptors),
+		Reserve:    spareConnections,
 		Unanswered: keepaliveAnswer,
 	}
 }

@@ -172,6 +172,9 @@ const (
 	// Permanent. The broker has no certificate authority of its own; get the
 	// certificate from the provider's PKI.
 	ErrorReason_ERROR_REASON_NO_AUTHORITY ErrorReason = 58
+	// Transient. The broker lets in as many agents at once, or has as many
+	// connections, as it can; wait as told, or go to another.
+	ErrorReason_ERROR_REASON_BROKER_BUSY ErrorReason = 59
 )
 
 // Enum value maps for ErrorReason.
@@ -236,6 +239,7 @@ var (
 		56: "ERROR_REASON_CERTIFICATE_REQUEST_INVALID",
 		57: "ERROR_REASON_STREAM_STALLED",
 		58: "ERROR_REASON_NO_AUTHORITY",
+		59: "ERROR_REASON_BROKER_BUSY",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                  0,
@@ -297,6 +301,7 @@ var (
 		"ERROR_REASON_CERTIFICATE_REQUEST_INVALID":  56,
 		"ERROR_REASON_STREAM_STALLED":               57,
 		"ERROR_REASON_NO_AUTHORITY":                 58,
+		"ERROR_REASON_BROKER_BUSY":                  59,
 	}
 )
 
@@ -331,7 +336,7 @@ var File_stoker_v1_errors_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xed\x0f\n" +
+	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\x8b\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -392,7 +397,8 @@ const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\x1cERROR_REASON_JOIN_TOKEN_USED\x107\x12,\n" +
 	"(ERROR_REASON_CERTIFICATE_REQUEST_INVALID\x108\x12\x1f\n" +
 	"\x1bERROR_REASON_STREAM_STALLED\x109\x12\x1d\n" +
-	"\x19ERROR_REASON_NO_AUTHORITY\x10:B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
+	"\x19ERROR_REASON_NO_AUTHORITY\x10:\x12\x1c\n" +
+	"\x18ERROR_REASON_BROKER_BUSY\x10;B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
 	file_stoker_v1_errors_proto_rawDescOnce sync.Once

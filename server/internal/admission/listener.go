@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Limits bound one listener. All are required.
+// Limits bound one listener. All but Reserve are required.
 type Limits struct {
 	// PerAddress is how many connections one address may have open, and how
 	// many it may open at once.
@@ -24,16 +24,18 @@ type Limits struct {
 	// place. A handshake takes milliseconds: whoever is slower than this then
 	// is closed.
 	Patience time.Duration
-	// Total is how many connections may be open.
-	Total int
+	// Total is how many connections may be open. The last Reserve of them are
+	// for whoever must get through to a full broker, and for telling the others
+	// when to come back: see Spare.
+	Total, Reserve int
 	// Unanswered is how long what was sent may go unacknowledged before the
 	// operating system gives a connection up, where it can be told (Linux).
 	Unanswered time.Duration
 }
 
 func (l Limits) check() error {
-	if l.PerAddress < 1 || l.PerSecond <= 0 || l.Handshakes < 1 || l.Patience <= 0 || l.Total < 1 || l.Unanswered <= 0 {
-		return fmt.Errorf("admission: every limit must be above zero: %+v", l)
+	if l.PerAddress < 1 || l.PerSecond <= 0 || l.Handshakes < 1 || l.Patience <= 0 || l.Total < 1 || l.Reserve < 0 || l.Reserve >= l.Total || l.Unanswered <= 0 {
+		return fmt.Errorf("admission: every limit must be above zero, and the reserve below the total: %+v", l)
 	}
 	return nil
 }
@@ -176,9 +178,9 @@ func (l *Listener) admit(raw net.Conn, now time.Time) *conn {
 		l.note(cause, now)
 		return nil
 	}
+	c := &conn{Conn: raw, listener: l, network: network, since: now, spare: l.open >= l.limits.Total-l.limits.Reserve}
 	l.open++
 	l.admitted++
-	c := &conn{Conn: raw, listener: l, network: network, since: now}
 	c.handshake = l.handshakes.PushBack(c)
 	return c
 }
@@ -225,6 +227,7 @@ type conn struct {
 	listener *Listener
 	network  network
 	since    time.Time
+	spare    bool
 	// handshake is the place among the handshakes; nil once it succeeded.
 	// Guarded by the listener's mu, as is gone.
 	handshake *list.Element
@@ -239,6 +242,13 @@ func Established(c net.Conn) {
 		defer own.listener.mu.Unlock()
 		own.endHandshake()
 	}
+}
+
+// Spare says whether a connection has one of the places that are kept in
+// reserve: the others were taken when it came.
+func Spare(c net.Conn) bool {
+	own, ok := c.(*conn)
+	return ok && own.spare
 }
 
 // endHandshake gives the place up. The listener's mu is held.

@@ -64,6 +64,7 @@ var byReason = map[reason.Reason]codes.Code{
 	reason.StorageUnavailable: codes.Unavailable,
 
 	reason.Draining:          codes.Unavailable,
+	reason.BrokerBusy:        codes.ResourceExhausted,
 	reason.TooManyStreams:    codes.ResourceExhausted,
 	reason.TooManyMessages:   codes.ResourceExhausted,
 	reason.SubscribeFirst:    codes.InvalidArgument,

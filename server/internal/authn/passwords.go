@@ -24,6 +24,9 @@ const (
 	// the pool is full.
 	shortestShed = time.Second
 	longestShed  = time.Minute
+
+	// assumedHash is how long a hash takes as long as none was computed.
+	assumedHash = 30 * time.Millisecond
 )
 
 // PasswordsConfig sizes the hashing of passwords. Zero values mean the
@@ -142,6 +145,18 @@ func (p *Passwords) Stats() PoolStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return PoolStats{Running: len(p.permits), Waiting: p.waiting, Done: p.done, Shed: p.shed, Usual: p.usual}
+}
+
+// Pace is how much later each of many callers may come than the one before, for
+// none to be turned away.
+func (p *Passwords) Pace() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	usual := p.usual
+	if usual == 0 {
+		usual = assumedHash
+	}
+	return usual / time.Duration(cap(p.permits))
 }
 
 // run computes one hash on the caller's goroutine, under a permit.

@@ -69,6 +69,7 @@ const (
 	StorageUnavailable Reason = "STORAGE_UNAVAILABLE"
 	// Streams.
 	Draining          Reason = "DRAINING"
+	BrokerBusy        Reason = "BROKER_BUSY"
 	TooManyStreams    Reason = "TOO_MANY_STREAMS"
 	TooManyMessages   Reason = "TOO_MANY_MESSAGES"
 	SubscribeFirst    Reason = "SUBSCRIBE_FIRST"

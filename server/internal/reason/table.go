@@ -57,6 +57,7 @@ var Table = []Row{
 	{StorageUnavailable, true, "The broker's storage does not answer; wait."},
 
 	{Draining, true, "The broker is shutting down; reconnect as told."},
+	{BrokerBusy, true, "The broker lets in as many agents at once, or has as many connections, as it can; wait as told, or go to another."},
 	{TooManyStreams, true, "The agent has too many open streams; close some."},
 	{TooManyMessages, true, "The stream sent more messages than allowed; slow down."},
 	{SubscribeFirst, false, "The first message of a stream must be a subscription; send one."},

@@ -1,6 +1,10 @@
 package stream
 
 import (
+	"errors"
+	"time"
+
+	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
@@ -25,7 +29,7 @@ func (r *Registry) Changed(changes []storage.Change) {
 	doubtful, moved := r.concerned(changes)
 	var over []*Stream
 	for s := range doubtful {
-		if err := r.Checker.Check(s.principal); err != nil && s.mark(err) {
+		if err := r.Checker.Check(s.principal); err != nil && s.mark(r.spread(err, len(doubtful))) {
 			over = append(over, s)
 		}
 	}
@@ -34,6 +38,20 @@ func (r *Registry) Changed(changes []storage.Change) {
 	}
 	finish(over)
 }
+
+// spread has agents whose user got another password log in again one after the
+// other, and not all at once: each login is a password to be checked.
+func (r *Registry) spread(err error, streams int) error {
+	known, ok := errors.AsType[*reason.Error](err)
+	if !ok || known.Reason != reason.PasswordChanged || r.LoginPace == nil || streams < 2 {
+		return err
+	}
+	wait := time.Duration(chance() * float64(streams) * float64(r.LoginPace()))
+	return known.After(min(wait.Round(time.Millisecond), longestSpread))
+}
+
+// longestSpread bounds how long an agent is kept from logging in again.
+const longestSpread = 10 * time.Minute
 
 // Recheck ends every stream whose caller is no longer good. It is for what
 // comes with no change of the directory: a new revocation list.

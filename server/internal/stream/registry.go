@@ -66,6 +66,10 @@ type Config struct {
 	Log       *slog.Logger
 	// Heartbeat is the time between two heartbeats of a stream. Default 30s.
 	Heartbeat time.Duration
+	// LoginPace is how long one login takes of another's time, on average: as
+	// far apart agents are told to come that have to log in again for the same
+	// reason. Nil: they are told nothing.
+	LoginPace func() time.Duration
 	// PerAgent is how many streams an agent may have open. Default 8.
 	PerAgent int
 	// Now is the wall clock. Default time.Now.

@@ -76,6 +76,44 @@ func TestChangesEndStreams(t *testing.T) {
 	}
 }
 
+// Agents that share a login whose password changed are told to log in again one
+// after the other, and no other end is put off.
+func TestNewPasswordSpreadsLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const agents, pace = 50, 40 * time.Millisecond
+		b := newBroker(t)
+		b.LoginPace = func() time.Duration { return pace }
+		var all []*agent
+		for i := range agents {
+			p := principal(i)
+			p.UserID = "shared"
+			all = append(all, b.connect(p, Subscribe{}))
+		}
+		synctest.Wait()
+		b.checker.refuse("shared", reason.PasswordChanged)
+		b.Changed(change(storage.KindUser, "shared"))
+		at, late := map[time.Duration]bool{}, 0
+		for _, a := range all {
+			a.ended(t, reason.PasswordChanged)
+			told, ok := errors.AsType[*reason.Error](a.reason)
+			if !ok || told.RetryAfter < 0 || told.RetryAfter > agents*pace {
+				t.Fatalf("the agent was told %+v", a.reason)
+			}
+			at[told.RetryAfter] = true
+			if told.RetryAfter > agents*pace/2 {
+				late++
+			}
+		}
+		if len(at) < agents/2 || late < agents/10 || late > agents*9/10 {
+			t.Errorf("%d agents come at %d moments, %d of them in the later half", agents, len(at), late)
+		}
+		disabled := reason.New(reason.UserDisabled, "disabled")
+		if err := b.spread(disabled, agents); err != disabled { //nolint:errorlint // the very same
+			t.Errorf("another end became %v", err)
+		}
+	})
+}
+
 func TestChangesThatConcernNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBroker(t)

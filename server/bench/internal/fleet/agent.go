@@ -159,7 +159,7 @@ func (a *agent) pause(l *link) time.Duration {
 	}
 	life := max(0, time.Until(a.held.Expires))
 	bound := min(max(life/10, firstDelay), restedDelay)
-	bound = min(bound<<min(a.failures, 6), longestDelay)
+	bound = min(bound<<min(max(a.failures-1, 0), 6), longestDelay)
 	a.failures++
 	return l.advice + rand.N(bound)
 }
