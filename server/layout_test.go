@@ -65,7 +65,7 @@ func under(path string, dirs ...string) bool {
 // fixtures of tests may too.
 var apis = []string{
 	"server/internal/agentapi", "server/internal/adminapi", "server/internal/serviceapi", "server/internal/apierr",
-	"server/internal/message", "server/internal/brokertest",
+	"server/internal/message", "server/internal/carrier", "server/internal/brokertest",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

@@ -179,14 +179,7 @@ func (s *Server) openIdentity(context.Context) (err error) {
 	if s.passwords, err = authn.NewPasswords(authn.PasswordsConfig{}); err != nil {
 		return err
 	}
-	operators := make(map[string]authn.Role, len(s.config.Operators))
-	for name, role := range s.config.Operators {
-		operators[name] = authn.Role(role)
-	}
-	services := make(map[string]authn.ServiceRule, len(s.config.Services))
-	for name, rule := range s.config.Services {
-		services[name] = authn.ServiceRule(rule)
-	}
+	operators, services := s.config.parties()
 	tokens, err := authn.NewTokens(s.config.TrustDomain, s.keyring)
 	if err != nil {
 		return err
@@ -343,9 +336,12 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	stokerv1.RegisterCredentialServiceServer(s.main.server, agents)
 	stokerv1.RegisterSessionServiceServer(s.main.server, sessions)
 	agentapi.RegisterEnrollment(s.main.server, desk)
-	serviceapi.Register(s.main.server, delegation.New(delegation.Config{
-		Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.tracing.Trail(s.trail), Log: s.log,
-	}), s.who)
+	serviceapi.Register(s.main.server, serviceapi.Config{
+		Counter: delegation.New(delegation.Config{
+			Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.tracing.Trail(s.trail), Log: s.log,
+		}),
+		Streams: s.streams, Tokens: s.who, Log: s.log,
+	})
 	accounts := make(map[string]adminapi.AccountLimits, len(s.issuers))
 	for name, sts := range s.issuers {
 		a := sts.Account()
@@ -431,7 +427,7 @@ func (s *Server) listStreams() []adminapi.Stream {
 		listed[i] = adminapi.Stream{
 			ID: v.ID, TenantID: v.TenantID, Tenant: v.Tenant, AgentID: v.AgentID, Agent: v.Agent, UserID: v.UserID, Login: v.Login,
 			Peer: v.Peer, Client: v.Client, CertificateFrom: v.CertificateFrom, CertificateTo: v.CertificateTo,
-			CertificateSerial: v.CertificateSerial, Opened: v.Opened, Pending: v.Pending,
+			CertificateSerial: v.CertificateSerial, Opened: v.Opened, Pending: v.Pending, Service: v.Service, Purpose: v.Purpose,
 		}
 		for _, g := range v.Grants {
 			listed[i].Grants = append(listed[i].Grants, adminapi.StreamGrant(g))

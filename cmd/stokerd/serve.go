@@ -20,11 +20,38 @@ func (c *serveCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	broker, err := server.New(ctx, config, server.NewLogger(config.Log, os.Stderr))
+	log := server.NewLogger(config.Log, os.Stderr)
+	broker, err := server.New(ctx, config, log)
 	if err != nil {
 		return err
 	}
+	// From here on, and not before: a signal has to find who acts on it.
+	asked, stop := reloads()
+	defer stop()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		for {
+			select {
+			case <-asked:
+				if err := c.reload(ctx, broker); err != nil {
+					log.ErrorContext(ctx, "the configuration was not read again; the broker goes on with what it has", "error", err)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
 	return broker.Run(ctx)
+}
+
+// reload has the broker take over what it can of the file as it is now.
+func (c *serveCommand) reload(ctx context.Context, broker *server.Server) error {
+	config, err := server.Load(c.Config)
+	if err != nil {
+		return err
+	}
+	return broker.Reload(ctx, config)
 }
 
 type checkCommand struct {

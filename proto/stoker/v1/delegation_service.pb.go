@@ -29,7 +29,10 @@ type IssueCredentialsRequest struct {
 	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// The grant's name.
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
-	// What for: a ticket, a job. For the audit trail; 1 to 256 characters.
+	// What for: a ticket, a job. For the audit trail; 1 to 256 characters. The
+	// name of the STS session shows as much of it as fits, in lower-case letters,
+	// digits and dashes, so begin with what is looked for: 11 characters with
+	// GetFederationToken, 43 with AssumeRole.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// As in GetCredentialsRequest.
 	MinLife       *durationpb.Duration `protobuf:"bytes,4,opt,name=min_life,json=minLife,proto3" json:"min_life,omitempty"`
@@ -97,8 +100,9 @@ func (x *IssueCredentialsRequest) GetMinLife() *durationpb.Duration {
 
 // IssueCredentialsResponse has the credential.
 type IssueCredentialsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Credential    *Credential            `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The credential. It ends, at the latest, with the service's certificate.
+	Credential    *Credential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +144,359 @@ func (x *IssueCredentialsResponse) GetCredential() *Credential {
 	return nil
 }
 
+// DelegationServiceStreamCredentialsRequest is one message of the service.
+// Exactly one field is set.
+type DelegationServiceStreamCredentialsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*DelegationServiceStreamCredentialsRequest_Delegate
+	//	*DelegationServiceStreamCredentialsRequest_Acknowledge
+	//	*DelegationServiceStreamCredentialsRequest_ReportRefused
+	Message       isDelegationServiceStreamCredentialsRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) Reset() {
+	*x = DelegationServiceStreamCredentialsRequest{}
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegationServiceStreamCredentialsRequest) ProtoMessage() {}
+
+func (x *DelegationServiceStreamCredentialsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegationServiceStreamCredentialsRequest.ProtoReflect.Descriptor instead.
+func (*DelegationServiceStreamCredentialsRequest) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) GetMessage() isDelegationServiceStreamCredentialsRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) GetDelegate() *Delegate {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsRequest_Delegate); ok {
+			return x.Delegate
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) GetAcknowledge() *Acknowledge {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsRequest_Acknowledge); ok {
+			return x.Acknowledge
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsRequest) GetReportRefused() *ReportRefused {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsRequest_ReportRefused); ok {
+			return x.ReportRefused
+		}
+	}
+	return nil
+}
+
+type isDelegationServiceStreamCredentialsRequest_Message interface {
+	isDelegationServiceStreamCredentialsRequest_Message()
+}
+
+type DelegationServiceStreamCredentialsRequest_Delegate struct {
+	// What the service wants. The first message, within 15 seconds, and no
+	// later one.
+	Delegate *Delegate `protobuf:"bytes,1,opt,name=delegate,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsRequest_Acknowledge struct {
+	// The credential arrived and is in use.
+	Acknowledge *Acknowledge `protobuf:"bytes,2,opt,name=acknowledge,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsRequest_ReportRefused struct {
+	// S3 refused the credential; the broker replaces it.
+	ReportRefused *ReportRefused `protobuf:"bytes,3,opt,name=report_refused,json=reportRefused,proto3,oneof"`
+}
+
+func (*DelegationServiceStreamCredentialsRequest_Delegate) isDelegationServiceStreamCredentialsRequest_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsRequest_Acknowledge) isDelegationServiceStreamCredentialsRequest_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsRequest_ReportRefused) isDelegationServiceStreamCredentialsRequest_Message() {
+}
+
+// Delegate names a grant and says what for.
+type Delegate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant's name.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The grant's name.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// As in IssueCredentialsRequest. Whoever names another reason gets another
+	// credential.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The credential that the service has from an earlier call for the same
+	// tenant, grant and reason. Unset: none.
+	Held *HeldCredential `protobuf:"bytes,4,opt,name=held,proto3" json:"held,omitempty"`
+	// What the service runs, for the provider's people: "restore-worker/2.0". At
+	// most 128 characters; empty is fine.
+	Client        string `protobuf:"bytes,5,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegate) Reset() {
+	*x = Delegate{}
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegate) ProtoMessage() {}
+
+func (x *Delegate) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegate.ProtoReflect.Descriptor instead.
+func (*Delegate) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Delegate) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Delegate) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *Delegate) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Delegate) GetHeld() *HeldCredential {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *Delegate) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+// DelegationServiceStreamCredentialsResponse is one message to the service.
+// Exactly one field is set. A service ignores fields that it does not know.
+type DelegationServiceStreamCredentialsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*DelegationServiceStreamCredentialsResponse_Welcome
+	//	*DelegationServiceStreamCredentialsResponse_Credential
+	//	*DelegationServiceStreamCredentialsResponse_Problem
+	//	*DelegationServiceStreamCredentialsResponse_Revocation
+	//	*DelegationServiceStreamCredentialsResponse_Reconnect
+	//	*DelegationServiceStreamCredentialsResponse_Heartbeat
+	Message       isDelegationServiceStreamCredentialsResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) Reset() {
+	*x = DelegationServiceStreamCredentialsResponse{}
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DelegationServiceStreamCredentialsResponse) ProtoMessage() {}
+
+func (x *DelegationServiceStreamCredentialsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DelegationServiceStreamCredentialsResponse.ProtoReflect.Descriptor instead.
+func (*DelegationServiceStreamCredentialsResponse) Descriptor() ([]byte, []int) {
+	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetMessage() isDelegationServiceStreamCredentialsResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetWelcome() *Welcome {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Welcome); ok {
+			return x.Welcome
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetCredential() *Credential {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Credential); ok {
+			return x.Credential
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetProblem() *Problem {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Problem); ok {
+			return x.Problem
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetRevocation() *Revocation {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Revocation); ok {
+			return x.Revocation
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetReconnect() *Reconnect {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Reconnect); ok {
+			return x.Reconnect
+		}
+	}
+	return nil
+}
+
+func (x *DelegationServiceStreamCredentialsResponse) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Message.(*DelegationServiceStreamCredentialsResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+type isDelegationServiceStreamCredentialsResponse_Message interface {
+	isDelegationServiceStreamCredentialsResponse_Message()
+}
+
+type DelegationServiceStreamCredentialsResponse_Welcome struct {
+	// Who the broker takes the caller for. Always the first message.
+	Welcome *Welcome `protobuf:"bytes,1,opt,name=welcome,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsResponse_Credential struct {
+	// A new credential. It replaces the earlier one.
+	Credential *Credential `protobuf:"bytes,2,opt,name=credential,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsResponse_Problem struct {
+	// The broker cannot supply the grant at present.
+	Problem *Problem `protobuf:"bytes,3,opt,name=problem,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsResponse_Revocation struct {
+	// The service must stop using what it was given. If the Revocation names no
+	// credential the call ends next.
+	Revocation *Revocation `protobuf:"bytes,4,opt,name=revocation,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsResponse_Reconnect struct {
+	// The broker is about to end the call; reconnect as told.
+	Reconnect *Reconnect `protobuf:"bytes,5,opt,name=reconnect,proto3,oneof"`
+}
+
+type DelegationServiceStreamCredentialsResponse_Heartbeat struct {
+	// Proof that the broker and the path to it are alive.
+	Heartbeat *Heartbeat `protobuf:"bytes,6,opt,name=heartbeat,proto3,oneof"`
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Welcome) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Credential) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Problem) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Revocation) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Reconnect) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
+func (*DelegationServiceStreamCredentialsResponse_Heartbeat) isDelegationServiceStreamCredentialsResponse_Message() {
+}
+
 // IntrospectSessionRequest has the token.
 type IntrospectSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -151,7 +508,7 @@ type IntrospectSessionRequest struct {
 
 func (x *IntrospectSessionRequest) Reset() {
 	*x = IntrospectSessionRequest{}
-	mi := &file_stoker_v1_delegation_service_proto_msgTypes[2]
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -163,7 +520,7 @@ func (x *IntrospectSessionRequest) String() string {
 func (*IntrospectSessionRequest) ProtoMessage() {}
 
 func (x *IntrospectSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_delegation_service_proto_msgTypes[2]
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -176,7 +533,7 @@ func (x *IntrospectSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectSessionRequest.ProtoReflect.Descriptor instead.
 func (*IntrospectSessionRequest) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{2}
+	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *IntrospectSessionRequest) GetAccessToken() string {
@@ -205,7 +562,7 @@ type IntrospectSessionResponse struct {
 
 func (x *IntrospectSessionResponse) Reset() {
 	*x = IntrospectSessionResponse{}
-	mi := &file_stoker_v1_delegation_service_proto_msgTypes[3]
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +574,7 @@ func (x *IntrospectSessionResponse) String() string {
 func (*IntrospectSessionResponse) ProtoMessage() {}
 
 func (x *IntrospectSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_stoker_v1_delegation_service_proto_msgTypes[3]
+	mi := &file_stoker_v1_delegation_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +587,7 @@ func (x *IntrospectSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntrospectSessionResponse.ProtoReflect.Descriptor instead.
 func (*IntrospectSessionResponse) Descriptor() ([]byte, []int) {
-	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{3}
+	return file_stoker_v1_delegation_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *IntrospectSessionResponse) GetActive() bool {
@@ -265,7 +622,7 @@ var File_stoker_v1_delegation_service_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_delegation_service_proto_rawDesc = "" +
 	"\n" +
-	"\"stoker/v1/delegation_service.proto\x12\tstoker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19stoker/v1/resources.proto\"\x95\x01\n" +
+	"\"stoker/v1/delegation_service.proto\x12\tstoker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\"stoker/v1/credential_service.proto\x1a\x19stoker/v1/resources.proto\"\x95\x01\n" +
 	"\x17IssueCredentialsRequest\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x16\n" +
@@ -274,16 +631,40 @@ const file_stoker_v1_delegation_service_proto_rawDesc = "" +
 	"\x18IssueCredentialsResponse\x125\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x15.stoker.v1.CredentialR\n" +
-	"credential\"B\n" +
+	"credential\"\xe8\x01\n" +
+	")DelegationServiceStreamCredentialsRequest\x121\n" +
+	"\bdelegate\x18\x01 \x01(\v2\x13.stoker.v1.DelegateH\x00R\bdelegate\x12:\n" +
+	"\vacknowledge\x18\x02 \x01(\v2\x16.stoker.v1.AcknowledgeH\x00R\vacknowledge\x12A\n" +
+	"\x0ereport_refused\x18\x03 \x01(\v2\x18.stoker.v1.ReportRefusedH\x00R\rreportRefusedB\t\n" +
+	"\amessage\"\x97\x01\n" +
+	"\bDelegate\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12-\n" +
+	"\x04held\x18\x04 \x01(\v2\x19.stoker.v1.HeldCredentialR\x04held\x12\x16\n" +
+	"\x06client\x18\x05 \x01(\tR\x06client\"\xf5\x02\n" +
+	"*DelegationServiceStreamCredentialsResponse\x12.\n" +
+	"\awelcome\x18\x01 \x01(\v2\x12.stoker.v1.WelcomeH\x00R\awelcome\x127\n" +
+	"\n" +
+	"credential\x18\x02 \x01(\v2\x15.stoker.v1.CredentialH\x00R\n" +
+	"credential\x12.\n" +
+	"\aproblem\x18\x03 \x01(\v2\x12.stoker.v1.ProblemH\x00R\aproblem\x127\n" +
+	"\n" +
+	"revocation\x18\x04 \x01(\v2\x15.stoker.v1.RevocationH\x00R\n" +
+	"revocation\x124\n" +
+	"\treconnect\x18\x05 \x01(\v2\x14.stoker.v1.ReconnectH\x00R\treconnect\x124\n" +
+	"\theartbeat\x18\x06 \x01(\v2\x14.stoker.v1.HeartbeatH\x00R\theartbeatB\t\n" +
+	"\amessage\"B\n" +
 	"\x18IntrospectSessionRequest\x12&\n" +
 	"\faccess_token\x18\x01 \x01(\tB\x03\x80\x01\x01R\vaccessToken\"\xc4\x01\n" +
 	"\x19IntrospectSessionResponse\x12\x16\n" +
 	"\x06active\x18\x01 \x01(\bR\x06active\x12/\n" +
 	"\bidentity\x18\x02 \x01(\v2\x13.stoker.v1.IdentityR\bidentity\x125\n" +
 	"\x16certificate_thumbprint\x18\x03 \x01(\tR\x15certificateThumbprint\x12'\n" +
-	"\x0finactive_reason\x18\x04 \x01(\tR\x0einactiveReason2\xd0\x01\n" +
+	"\x0finactive_reason\x18\x04 \x01(\tR\x0einactiveReason2\xd7\x02\n" +
 	"\x11DelegationService\x12[\n" +
-	"\x10IssueCredentials\x12\".stoker.v1.IssueCredentialsRequest\x1a#.stoker.v1.IssueCredentialsResponse\x12^\n" +
+	"\x10IssueCredentials\x12\".stoker.v1.IssueCredentialsRequest\x1a#.stoker.v1.IssueCredentialsResponse\x12\x84\x01\n" +
+	"\x11StreamCredentials\x124.stoker.v1.DelegationServiceStreamCredentialsRequest\x1a5.stoker.v1.DelegationServiceStreamCredentialsResponse(\x010\x01\x12^\n" +
 	"\x11IntrospectSession\x12#.stoker.v1.IntrospectSessionRequest\x1a$.stoker.v1.IntrospectSessionResponseB4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
@@ -298,29 +679,52 @@ func file_stoker_v1_delegation_service_proto_rawDescGZIP() []byte {
 	return file_stoker_v1_delegation_service_proto_rawDescData
 }
 
-var file_stoker_v1_delegation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_stoker_v1_delegation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_stoker_v1_delegation_service_proto_goTypes = []any{
-	(*IssueCredentialsRequest)(nil),   // 0: stoker.v1.IssueCredentialsRequest
-	(*IssueCredentialsResponse)(nil),  // 1: stoker.v1.IssueCredentialsResponse
-	(*IntrospectSessionRequest)(nil),  // 2: stoker.v1.IntrospectSessionRequest
-	(*IntrospectSessionResponse)(nil), // 3: stoker.v1.IntrospectSessionResponse
-	(*durationpb.Duration)(nil),       // 4: google.protobuf.Duration
-	(*Credential)(nil),                // 5: stoker.v1.Credential
-	(*Identity)(nil),                  // 6: stoker.v1.Identity
+	(*IssueCredentialsRequest)(nil),                    // 0: stoker.v1.IssueCredentialsRequest
+	(*IssueCredentialsResponse)(nil),                   // 1: stoker.v1.IssueCredentialsResponse
+	(*DelegationServiceStreamCredentialsRequest)(nil),  // 2: stoker.v1.DelegationServiceStreamCredentialsRequest
+	(*Delegate)(nil),                                   // 3: stoker.v1.Delegate
+	(*DelegationServiceStreamCredentialsResponse)(nil), // 4: stoker.v1.DelegationServiceStreamCredentialsResponse
+	(*IntrospectSessionRequest)(nil),                   // 5: stoker.v1.IntrospectSessionRequest
+	(*IntrospectSessionResponse)(nil),                  // 6: stoker.v1.IntrospectSessionResponse
+	(*durationpb.Duration)(nil),                        // 7: google.protobuf.Duration
+	(*Credential)(nil),                                 // 8: stoker.v1.Credential
+	(*Acknowledge)(nil),                                // 9: stoker.v1.Acknowledge
+	(*ReportRefused)(nil),                              // 10: stoker.v1.ReportRefused
+	(*HeldCredential)(nil),                             // 11: stoker.v1.HeldCredential
+	(*Welcome)(nil),                                    // 12: stoker.v1.Welcome
+	(*Problem)(nil),                                    // 13: stoker.v1.Problem
+	(*Revocation)(nil),                                 // 14: stoker.v1.Revocation
+	(*Reconnect)(nil),                                  // 15: stoker.v1.Reconnect
+	(*Heartbeat)(nil),                                  // 16: stoker.v1.Heartbeat
+	(*Identity)(nil),                                   // 17: stoker.v1.Identity
 }
 var file_stoker_v1_delegation_service_proto_depIdxs = []int32{
-	4, // 0: stoker.v1.IssueCredentialsRequest.min_life:type_name -> google.protobuf.Duration
-	5, // 1: stoker.v1.IssueCredentialsResponse.credential:type_name -> stoker.v1.Credential
-	6, // 2: stoker.v1.IntrospectSessionResponse.identity:type_name -> stoker.v1.Identity
-	0, // 3: stoker.v1.DelegationService.IssueCredentials:input_type -> stoker.v1.IssueCredentialsRequest
-	2, // 4: stoker.v1.DelegationService.IntrospectSession:input_type -> stoker.v1.IntrospectSessionRequest
-	1, // 5: stoker.v1.DelegationService.IssueCredentials:output_type -> stoker.v1.IssueCredentialsResponse
-	3, // 6: stoker.v1.DelegationService.IntrospectSession:output_type -> stoker.v1.IntrospectSessionResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	7,  // 0: stoker.v1.IssueCredentialsRequest.min_life:type_name -> google.protobuf.Duration
+	8,  // 1: stoker.v1.IssueCredentialsResponse.credential:type_name -> stoker.v1.Credential
+	3,  // 2: stoker.v1.DelegationServiceStreamCredentialsRequest.delegate:type_name -> stoker.v1.Delegate
+	9,  // 3: stoker.v1.DelegationServiceStreamCredentialsRequest.acknowledge:type_name -> stoker.v1.Acknowledge
+	10, // 4: stoker.v1.DelegationServiceStreamCredentialsRequest.report_refused:type_name -> stoker.v1.ReportRefused
+	11, // 5: stoker.v1.Delegate.held:type_name -> stoker.v1.HeldCredential
+	12, // 6: stoker.v1.DelegationServiceStreamCredentialsResponse.welcome:type_name -> stoker.v1.Welcome
+	8,  // 7: stoker.v1.DelegationServiceStreamCredentialsResponse.credential:type_name -> stoker.v1.Credential
+	13, // 8: stoker.v1.DelegationServiceStreamCredentialsResponse.problem:type_name -> stoker.v1.Problem
+	14, // 9: stoker.v1.DelegationServiceStreamCredentialsResponse.revocation:type_name -> stoker.v1.Revocation
+	15, // 10: stoker.v1.DelegationServiceStreamCredentialsResponse.reconnect:type_name -> stoker.v1.Reconnect
+	16, // 11: stoker.v1.DelegationServiceStreamCredentialsResponse.heartbeat:type_name -> stoker.v1.Heartbeat
+	17, // 12: stoker.v1.IntrospectSessionResponse.identity:type_name -> stoker.v1.Identity
+	0,  // 13: stoker.v1.DelegationService.IssueCredentials:input_type -> stoker.v1.IssueCredentialsRequest
+	2,  // 14: stoker.v1.DelegationService.StreamCredentials:input_type -> stoker.v1.DelegationServiceStreamCredentialsRequest
+	5,  // 15: stoker.v1.DelegationService.IntrospectSession:input_type -> stoker.v1.IntrospectSessionRequest
+	1,  // 16: stoker.v1.DelegationService.IssueCredentials:output_type -> stoker.v1.IssueCredentialsResponse
+	4,  // 17: stoker.v1.DelegationService.StreamCredentials:output_type -> stoker.v1.DelegationServiceStreamCredentialsResponse
+	6,  // 18: stoker.v1.DelegationService.IntrospectSession:output_type -> stoker.v1.IntrospectSessionResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_stoker_v1_delegation_service_proto_init() }
@@ -328,14 +732,28 @@ func file_stoker_v1_delegation_service_proto_init() {
 	if File_stoker_v1_delegation_service_proto != nil {
 		return
 	}
+	file_stoker_v1_credential_service_proto_init()
 	file_stoker_v1_resources_proto_init()
+	file_stoker_v1_delegation_service_proto_msgTypes[2].OneofWrappers = []any{
+		(*DelegationServiceStreamCredentialsRequest_Delegate)(nil),
+		(*DelegationServiceStreamCredentialsRequest_Acknowledge)(nil),
+		(*DelegationServiceStreamCredentialsRequest_ReportRefused)(nil),
+	}
+	file_stoker_v1_delegation_service_proto_msgTypes[4].OneofWrappers = []any{
+		(*DelegationServiceStreamCredentialsResponse_Welcome)(nil),
+		(*DelegationServiceStreamCredentialsResponse_Credential)(nil),
+		(*DelegationServiceStreamCredentialsResponse_Problem)(nil),
+		(*DelegationServiceStreamCredentialsResponse_Revocation)(nil),
+		(*DelegationServiceStreamCredentialsResponse_Reconnect)(nil),
+		(*DelegationServiceStreamCredentialsResponse_Heartbeat)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stoker_v1_delegation_service_proto_rawDesc), len(file_stoker_v1_delegation_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

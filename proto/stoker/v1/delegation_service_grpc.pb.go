@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	DelegationService_IssueCredentials_FullMethodName  = "/stoker.v1.DelegationService/IssueCredentials"
+	DelegationService_StreamCredentials_FullMethodName = "/stoker.v1.DelegationService/StreamCredentials"
 	DelegationService_IntrospectSession_FullMethodName = "/stoker.v1.DelegationService/IntrospectSession"
 )
 
@@ -29,12 +30,40 @@ const (
 //
 // DelegationService serves the provider's internal services. They present a
 // service certificate and no login.
+//
+// Besides the reasons below, a call may be refused for who calls
+// (SERVICE_UNKNOWN, CERTIFICATE_REVOKED); ErrorReason says what each means and
+// whether waiting helps.
 type DelegationServiceClient interface {
 	// IssueCredentials gives the service a credential for a tenant's grant, if a
 	// rule of the broker's configuration lets it (DELEGATION_DENIED).
+	//
+	// Caller: a service.
+	// Refusals: DELEGATION_DENIED, TENANT_UNKNOWN, TENANT_DISABLED,
+	// INVALID_REQUEST, RATE_LIMITED, GRANT_UNKNOWN, GRANT_DISABLED,
+	// GRANT_INVALID, CERTIFICATE_ENDS_TOO_SOON, STS_REFUSED, STS_THROTTLED,
+	// STS_UNAVAILABLE, AUDIT_UNAVAILABLE.
 	IssueCredentials(ctx context.Context, in *IssueCredentialsRequest, opts ...grpc.CallOption) (*IssueCredentialsResponse, error)
+	// StreamCredentials keeps the service supplied under one grant for as long as
+	// the call is open: for jobs that outlast a credential, such as restores. It
+	// goes like CredentialService.StreamCredentials, with one grant. When the
+	// rule, the grant or the tenant goes, or the certificate is revoked, a
+	// Revocation says so where there is a credential to stop using, and the call
+	// ends with the reason. After a broken call, open another and name the
+	// credential that is still held: a good one is accepted and costs nothing.
+	// Half-closing means "nothing more to say"; the call goes on.
+	//
+	// Caller: a service.
+	// Refusals: DELEGATION_DENIED, TENANT_UNKNOWN, TENANT_DISABLED,
+	// GRANT_UNKNOWN, SUBSCRIBE_FIRST, INVALID_REQUEST, TOO_MANY_STREAMS,
+	// TOO_MANY_MESSAGES, STREAM_STALLED.
+	StreamCredentials(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse], error)
 	// IntrospectSession says whose an agent's access token is, and whether it is
 	// good. A token that is not good is no error: the answer says why.
+	//
+	// Caller: a service.
+	// Refusals: STORAGE_UNAVAILABLE; what is wrong with the token is in the
+	// answer.
 	IntrospectSession(ctx context.Context, in *IntrospectSessionRequest, opts ...grpc.CallOption) (*IntrospectSessionResponse, error)
 }
 
@@ -56,6 +85,19 @@ func (c *delegationServiceClient) IssueCredentials(ctx context.Context, in *Issu
 	return out, nil
 }
 
+func (c *delegationServiceClient) StreamCredentials(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &DelegationService_ServiceDesc.Streams[0], DelegationService_StreamCredentials_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DelegationService_StreamCredentialsClient = grpc.BidiStreamingClient[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]
+
 func (c *delegationServiceClient) IntrospectSession(ctx context.Context, in *IntrospectSessionRequest, opts ...grpc.CallOption) (*IntrospectSessionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(IntrospectSessionResponse)
@@ -72,12 +114,40 @@ func (c *delegationServiceClient) IntrospectSession(ctx context.Context, in *Int
 //
 // DelegationService serves the provider's internal services. They present a
 // service certificate and no login.
+//
+// Besides the reasons below, a call may be refused for who calls
+// (SERVICE_UNKNOWN, CERTIFICATE_REVOKED); ErrorReason says what each means and
+// whether waiting helps.
 type DelegationServiceServer interface {
 	// IssueCredentials gives the service a credential for a tenant's grant, if a
 	// rule of the broker's configuration lets it (DELEGATION_DENIED).
+	//
+	// Caller: a service.
+	// Refusals: DELEGATION_DENIED, TENANT_UNKNOWN, TENANT_DISABLED,
+	// INVALID_REQUEST, RATE_LIMITED, GRANT_UNKNOWN, GRANT_DISABLED,
+	// GRANT_INVALID, CERTIFICATE_ENDS_TOO_SOON, STS_REFUSED, STS_THROTTLED,
+	// STS_UNAVAILABLE, AUDIT_UNAVAILABLE.
 	IssueCredentials(context.Context, *IssueCredentialsRequest) (*IssueCredentialsResponse, error)
+	// StreamCredentials keeps the service supplied under one grant for as long as
+	// the call is open: for jobs that outlast a credential, such as restores. It
+	// goes like CredentialService.StreamCredentials, with one grant. When the
+	// rule, the grant or the tenant goes, or the certificate is revoked, a
+	// Revocation says so where there is a credential to stop using, and the call
+	// ends with the reason. After a broken call, open another and name the
+	// credential that is still held: a good one is accepted and costs nothing.
+	// Half-closing means "nothing more to say"; the call goes on.
+	//
+	// Caller: a service.
+	// Refusals: DELEGATION_DENIED, TENANT_UNKNOWN, TENANT_DISABLED,
+	// GRANT_UNKNOWN, SUBSCRIBE_FIRST, INVALID_REQUEST, TOO_MANY_STREAMS,
+	// TOO_MANY_MESSAGES, STREAM_STALLED.
+	StreamCredentials(grpc.BidiStreamingServer[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]) error
 	// IntrospectSession says whose an agent's access token is, and whether it is
 	// good. A token that is not good is no error: the answer says why.
+	//
+	// Caller: a service.
+	// Refusals: STORAGE_UNAVAILABLE; what is wrong with the token is in the
+	// answer.
 	IntrospectSession(context.Context, *IntrospectSessionRequest) (*IntrospectSessionResponse, error)
 	mustEmbedUnimplementedDelegationServiceServer()
 }
@@ -91,6 +161,9 @@ type UnimplementedDelegationServiceServer struct{}
 
 func (UnimplementedDelegationServiceServer) IssueCredentials(context.Context, *IssueCredentialsRequest) (*IssueCredentialsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IssueCredentials not implemented")
+}
+func (UnimplementedDelegationServiceServer) StreamCredentials(grpc.BidiStreamingServer[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamCredentials not implemented")
 }
 func (UnimplementedDelegationServiceServer) IntrospectSession(context.Context, *IntrospectSessionRequest) (*IntrospectSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method IntrospectSession not implemented")
@@ -134,6 +207,13 @@ func _DelegationService_IssueCredentials_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DelegationService_StreamCredentials_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(DelegationServiceServer).StreamCredentials(&grpc.GenericServerStream[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type DelegationService_StreamCredentialsServer = grpc.BidiStreamingServer[DelegationServiceStreamCredentialsRequest, DelegationServiceStreamCredentialsResponse]
+
 func _DelegationService_IntrospectSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(IntrospectSessionRequest)
 	if err := dec(in); err != nil {
@@ -168,6 +248,13 @@ var DelegationService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _DelegationService_IntrospectSession_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "StreamCredentials",
+			Handler:       _DelegationService_StreamCredentials_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "stoker/v1/delegation_service.proto",
 }

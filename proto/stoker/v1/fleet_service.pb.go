@@ -27,7 +27,7 @@ const (
 type FindingSeverity int32
 
 const (
-	// Never sent.
+	// Never sent: a finding has a severity.
 	FindingSeverity_FINDING_SEVERITY_UNSPECIFIED FindingSeverity = 0
 	// It was checked and is good.
 	FindingSeverity_FINDING_SEVERITY_OK FindingSeverity = 1
@@ -88,7 +88,7 @@ func (FindingSeverity) EnumDescriptor() ([]byte, []int) {
 type RevocationState int32
 
 const (
-	// Never sent.
+	// Never sent: a revocation has a state.
 	RevocationState_REVOCATION_STATE_UNSPECIFIED RevocationState = 0
 	// The broker issues nothing more; credentials already issued live on until
 	// they expire, because the account's configuration does not say otherwise.
@@ -226,8 +226,9 @@ func (x *ListStreamsRequest) GetPageToken() string {
 
 // ListStreamsResponse is a page.
 type ListStreamsResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Streams []*Stream              `protobuf:"bytes,1,rep,name=streams,proto3" json:"streams,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The streams of this page, oldest first.
+	Streams []*Stream `protobuf:"bytes,1,rep,name=streams,proto3" json:"streams,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -283,10 +284,18 @@ type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any of these events, such as "credential.issued"; at most 100.
 	Events []string `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
-	Tenant string   `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Login  string   `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
-	Agent  string   `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
-	Grant  string   `protobuf:"bytes,5,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Only records of the tenant with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Only records of the user with this login, without the tenant, exactly; at
+	// most 128 characters. Empty: all.
+	Login string `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
+	// Only records of the agent with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Agent string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Only records of the grant with this name, exactly; at most 128 characters.
+	// Empty: all.
+	Grant string `protobuf:"bytes,5,opt,name=grant,proto3" json:"grant,omitempty"`
 	// cursor of the last answer received: go on after it, on whichever replica,
 	// also when the broker was restarted. Other fields may differ from the call
 	// that gave it out. Empty: begin at since_time.
@@ -446,20 +455,33 @@ func (x *WatchEventsResponse) GetTrimmedRecords() int64 {
 
 // Stream is one open StreamCredentials call.
 type Stream struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Tenant string                 `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Agent  string                 `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
-	Login  string                 `protobuf:"bytes,4,opt,name=login,proto3" json:"login,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identifies the stream: Welcome.stream_id. A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Name of the agent's tenant.
+	Tenant string `protobuf:"bytes,2,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Name of the agent.
+	Agent string `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Login of the user, without the tenant.
+	Login string `protobuf:"bytes,4,opt,name=login,proto3" json:"login,omitempty"`
 	// Network address of the agent.
 	Peer string `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
 	// What the agent says that it runs.
-	Client            string                 `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
-	CertificateSerial string                 `protobuf:"bytes,7,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
-	OpenTime          *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=open_time,json=openTime,proto3" json:"open_time,omitempty"`
-	Grants            []*StreamGrant         `protobuf:"bytes,9,rep,name=grants,proto3" json:"grants,omitempty"`
+	Client string `protobuf:"bytes,6,opt,name=client,proto3" json:"client,omitempty"`
+	// Serial number of the agent's certificate, lower-case hexadecimal. Revoke
+	// takes it.
+	CertificateSerial string `protobuf:"bytes,7,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
+	// When the call began.
+	OpenTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=open_time,json=openTime,proto3" json:"open_time,omitempty"`
+	// The grants that the stream subscribed to, in order of name.
+	Grants []*StreamGrant `protobuf:"bytes,9,rep,name=grants,proto3" json:"grants,omitempty"`
 	// Messages that wait to be sent.
-	Pending       int32 `protobuf:"varint,10,opt,name=pending,proto3" json:"pending,omitempty"`
+	Pending int32 `protobuf:"varint,10,opt,name=pending,proto3" json:"pending,omitempty"`
+	// The name of the internal service that holds the stream, instead of agent
+	// and login, and what it gave as its reason.
+	Service string `protobuf:"bytes,11,opt,name=service,proto3" json:"service,omitempty"`
+	// What the service gave as its reason. Empty for agents.
+	Reason        string `protobuf:"bytes,12,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,13 +586,29 @@ func (x *Stream) GetPending() int32 {
 	return 0
 }
 
+func (x *Stream) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Stream) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // StreamGrant is a grant that a stream subscribed to.
 type StreamGrant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Grant string                 `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
+	// The grant's name.
+	Grant string `protobuf:"bytes,1,opt,name=grant,proto3" json:"grant,omitempty"`
 	// The credential that the agent has. Empty: none yet.
-	CredentialId string                 `protobuf:"bytes,2,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
-	ExpireTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CredentialId string `protobuf:"bytes,2,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
+	// When that credential ends. Unset: there is none yet.
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// When the agent acknowledged the credential. Unset: not yet.
 	AcknowledgeTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=acknowledge_time,json=acknowledgeTime,proto3" json:"acknowledge_time,omitempty"`
 	unknownFields   protoimpl.UnknownFields
@@ -674,8 +712,10 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 
 // GetStatusResponse is the state of one replica, and what it knows of others.
 type GetStatusResponse struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Version   string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of the broker's program.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// When the replica was started.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// The replica's clock.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
@@ -686,7 +726,7 @@ type GetStatusResponse struct {
 	// Brokers that share the storage, by what they wrote into the audit trail in
 	// the last day; one that was killed stays listed for that long.
 	Replicas []*ReplicaStatus `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
-	// Open streams.
+	// Streams that are open on this replica.
 	Streams int64 `protobuf:"varint,7,opt,name=streams,proto3" json:"streams,omitempty"`
 	// Combinations of agent, user and grant that are kept supplied.
 	Leases int64 `protobuf:"varint,8,opt,name=leases,proto3" json:"leases,omitempty"`
@@ -699,7 +739,7 @@ type GetStatusResponse struct {
 	IssuedLastMinute int64 `protobuf:"varint,11,opt,name=issued_last_minute,json=issuedLastMinute,proto3" json:"issued_last_minute,omitempty"`
 	// Credentials issued in the last minute to follow earlier ones.
 	RenewedLastMinute int64 `protobuf:"varint,12,opt,name=renewed_last_minute,json=renewedLastMinute,proto3" json:"renewed_last_minute,omitempty"`
-	// By name.
+	// The accounts of the configuration, in order of name.
 	Accounts []*AccountStatus `protobuf:"bytes,13,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	// Leases that run dry within 15 minutes unless something changes: their
 	// renewal is overdue or fails. Soonest first, at most 50.
@@ -896,8 +936,10 @@ func (x *GetStatusResponse) GetRevocationsFailed() int64 {
 type ReplicaStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name of its audit chain.
-	Writer         string                 `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
-	StartTime      *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	Writer string `protobuf:"bytes,1,opt,name=writer,proto3" json:"writer,omitempty"`
+	// When it was started.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When it last wrote into the audit trail.
 	LastRecordTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_record_time,json=lastRecordTime,proto3" json:"last_record_time,omitempty"`
 	// It is the one that answers.
 	Answering     bool `protobuf:"varint,4,opt,name=answering,proto3" json:"answering,omitempty"`
@@ -966,9 +1008,11 @@ func (x *ReplicaStatus) GetAnswering() bool {
 // AccountStatus is how one STS account is doing.
 type AccountStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The account's name in the configuration.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// assume_role or federation_token.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
+	// Region of the STS that is called.
 	Region string `protobuf:"bytes,3,opt,name=region,proto3" json:"region,omitempty"`
 	// Nothing answers at the STS, and only probes are made.
 	Down bool `protobuf:"varint,4,opt,name=down,proto3" json:"down,omitempty"`
@@ -1091,11 +1135,15 @@ func (x *AccountStatus) GetLag() *durationpb.Duration {
 
 // SupplyStatus is one lease that runs dry.
 type SupplyStatus struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Agent  string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
-	Login  string                 `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
-	Grant  string                 `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the agent's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Name of the agent.
+	Agent string `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Login of the user, without the tenant.
+	Login string `protobuf:"bytes,3,opt,name=login,proto3" json:"login,omitempty"`
+	// Name of the grant.
+	Grant string `protobuf:"bytes,4,opt,name=grant,proto3" json:"grant,omitempty"`
 	// When its credential ends, or ended. Unset: it never had one.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Why the last attempt failed: an ErrorReason without its prefix. Empty: it
@@ -1253,13 +1301,17 @@ func (x *CertificateStatus) GetProblem() string {
 
 // AgentCertificateStatus is the certificate of an agent's stream.
 type AgentCertificateStatus struct {
-	state             protoimpl.MessageState `protogen:"open.v1"`
-	Tenant            string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
-	Agent             string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
-	CertificateSerial string                 `protobuf:"bytes,3,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
-	ExpireTime        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the agent's tenant.
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Name of the agent.
+	Agent string `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Serial number of the certificate, lower-case hexadecimal.
+	CertificateSerial string `protobuf:"bytes,3,opt,name=certificate_serial,json=certificateSerial,proto3" json:"certificate_serial,omitempty"`
+	// When the certificate ends. Credentials never outlive it.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AgentCertificateStatus) Reset() {
@@ -1377,8 +1429,9 @@ func (x *DiagnoseRequest) GetGrant() string {
 
 // DiagnoseResponse has what was found, in the order of the checks.
 type DiagnoseResponse struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Findings []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was found, good and bad, in the order of the checks.
+	Findings []*Finding `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
 	// The replica's clock when it answered.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1431,8 +1484,9 @@ func (x *DiagnoseResponse) GetTime() *timestamppb.Timestamp {
 
 // Finding is one thing that was found.
 type Finding struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Severity FindingSeverity        `protobuf:"varint,1,opt,name=severity,proto3,enum=stoker.v1.FindingSeverity" json:"severity,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether something is to be done.
+	Severity FindingSeverity `protobuf:"varint,1,opt,name=severity,proto3,enum=stoker.v1.FindingSeverity" json:"severity,omitempty"`
 	// What was checked, such as "account main".
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// One line, which says what to do where something is to be done.
@@ -1725,17 +1779,20 @@ func (x *RevokeResponse) GetStreamsEnded() int32 {
 // RevocationRecord is one act of cutting a party off, on one account.
 type RevocationRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Identifies the record. A UUIDv7.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// tenant, user, agent, grant, credential or certificate.
 	TargetKind string `protobuf:"bytes,2,opt,name=target_kind,json=targetKind,proto3" json:"target_kind,omitempty"`
 	// What the operator named.
 	Target string `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
 	// The account of the configuration. Empty for certificates.
-	Account string          `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
-	State   RevocationState `protobuf:"varint,5,opt,name=state,proto3,enum=stoker.v1.RevocationState" json:"state,omitempty"`
+	Account string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
+	// How far the denial on AWS has come.
+	State RevocationState `protobuf:"varint,5,opt,name=state,proto3,enum=stoker.v1.RevocationState" json:"state,omitempty"`
 	// Why writing failed last. Empty: it did not.
 	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
-	Reason  string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the operator gave as the reason.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The operator's name.
 	Operator string `protobuf:"bytes,8,opt,name=operator,proto3" json:"operator,omitempty"`
 	// Credentials issued before are denied.
@@ -1913,8 +1970,9 @@ func (x *ListRevocationsRequest) GetPageToken() string {
 
 // ListRevocationsResponse is a page.
 type ListRevocationsResponse struct {
-	state       protoimpl.MessageState `protogen:"open.v1"`
-	Revocations []*RevocationRecord    `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The revocations of this page, newest first.
+	Revocations []*RevocationRecord `protobuf:"bytes,1,rep,name=revocations,proto3" json:"revocations,omitempty"`
 	// Empty on the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1991,7 +2049,7 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x06record\x18\x01 \x01(\v2\x16.stoker.v1.AuditRecordR\x06record\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12'\n" +
-	"\x0ftrimmed_records\x18\x03 \x01(\x03R\x0etrimmedRecords\"\xba\x02\n" +
+	"\x0ftrimmed_records\x18\x03 \x01(\x03R\x0etrimmedRecords\"\xec\x02\n" +
 	"\x06Stream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06tenant\x18\x02 \x01(\tR\x06tenant\x12\x14\n" +
@@ -2003,7 +2061,9 @@ const file_stoker_v1_fleet_service_proto_rawDesc = "" +
 	"\topen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x12.\n" +
 	"\x06grants\x18\t \x03(\v2\x16.stoker.v1.StreamGrantR\x06grants\x12\x18\n" +
 	"\apending\x18\n" +
-	" \x01(\x05R\apending\"\xcc\x01\n" +
+	" \x01(\x05R\apending\x12\x18\n" +
+	"\aservice\x18\v \x01(\tR\aservice\x12\x16\n" +
+	"\x06reason\x18\f \x01(\tR\x06reason\"\xcc\x01\n" +
 	"\vStreamGrant\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12#\n" +
 	"\rcredential_id\x18\x02 \x01(\tR\fcredentialId\x12;\n" +

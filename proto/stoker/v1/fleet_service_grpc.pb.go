@@ -32,9 +32,18 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // FleetService shows what is connected and cuts it off, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
 type FleetServiceClient interface {
 	// ListStreams lists the streams open on the replica that answers, oldest
 	// first.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListStreams(ctx context.Context, in *ListStreamsRequest, opts ...grpc.CallOption) (*ListStreamsResponse, error)
 	// WatchEvents sends what happens on every replica, within about a second of
 	// its record in the audit trail, until the caller ends it. The records of one
@@ -42,21 +51,36 @@ type FleetServiceClient interface {
 	// nearly in order of time. A caller that reads slowly falls behind, and
 	// delays nobody else. When the broker stops, the call ends with DRAINING: go
 	// on elsewhere with the last cursor.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, RATE_LIMITED, DRAINING.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// GetStatus says how the replica that answers is doing.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: STORAGE_UNAVAILABLE.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Diagnose checks what the replica that answers needs in order to work:
 	// storage, certificates, the keys of each account and what they can do, the
 	// policies of buckets. For a grant it also has the STS issue a credential,
 	// which it tries on the bucket and throws away; the audit trail has a record
 	// of that. One runs at a time (RATE_LIMITED).
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, RATE_LIMITED.
 	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
 	// AWS too, which takes effect within minutes: see Revocation.state.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*RevokeResponse, error)
 	// ListRevocations lists revocations, newest first.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListRevocations(ctx context.Context, in *ListRevocationsRequest, opts ...grpc.CallOption) (*ListRevocationsResponse, error)
 }
 
@@ -142,9 +166,18 @@ func (c *fleetServiceClient) ListRevocations(ctx context.Context, in *ListRevoca
 // for forward compatibility.
 //
 // FleetService shows what is connected and cuts it off, for operators.
+//
+// Callers present an operator's certificate and no login. Besides the reasons
+// below, a call may be refused for who calls (CALL_NOT_ALLOWED, ROLE_TOO_LOW,
+// OPERATOR_UNKNOWN, CERTIFICATE_REVOKED) or for what the broker leans on
+// (STORAGE_UNAVAILABLE, AUDIT_UNAVAILABLE); ErrorReason says what each means
+// and whether waiting helps.
 type FleetServiceServer interface {
 	// ListStreams lists the streams open on the replica that answers, oldest
 	// first.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND (the tenant).
 	ListStreams(context.Context, *ListStreamsRequest) (*ListStreamsResponse, error)
 	// WatchEvents sends what happens on every replica, within about a second of
 	// its record in the audit trail, until the caller ends it. The records of one
@@ -152,21 +185,36 @@ type FleetServiceServer interface {
 	// nearly in order of time. A caller that reads slowly falls behind, and
 	// delays nobody else. When the broker stops, the call ends with DRAINING: go
 	// on elsewhere with the last cursor.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST, RATE_LIMITED, DRAINING.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// GetStatus says how the replica that answers is doing.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: STORAGE_UNAVAILABLE.
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Diagnose checks what the replica that answers needs in order to work:
 	// storage, certificates, the keys of each account and what they can do, the
 	// policies of buckets. For a grant it also has the STS issue a credential,
 	// which it tries on the bucket and throws away; the audit trail has a record
 	// of that. One runs at a time (RATE_LIMITED).
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND, RATE_LIMITED.
 	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	// Revoke cuts a party off: nothing is issued to it from the moment of the
 	// answer on, on any replica, and its streams end with the reason. Where the
 	// account's configuration says so, credentials already issued are denied on
 	// AWS too, which takes effect within minutes: see Revocation.state.
+	//
+	// Caller: an operator with the role operator or higher.
+	// Refusals: INVALID_REQUEST, NOT_FOUND.
 	Revoke(context.Context, *RevokeRequest) (*RevokeResponse, error)
 	// ListRevocations lists revocations, newest first.
+	//
+	// Caller: an operator with the role viewer or higher.
+	// Refusals: INVALID_REQUEST.
 	ListRevocations(context.Context, *ListRevocationsRequest) (*ListRevocationsResponse, error)
 	mustEmbedUnimplementedFleetServiceServer()
 }

@@ -16,6 +16,8 @@ type Stream struct {
 	TenantID, Tenant string
 	AgentID, Agent   string
 	UserID, Login    string
+	// Service and Purpose are set for a service's stream.
+	Service, Purpose string
 	// Peer is the agent's network address, Client what it says that it runs.
 	Peer, Client      string
 	CertificateSerial string
@@ -86,6 +88,7 @@ func (v Stream) message() *stokerv1.Stream {
 	m := &stokerv1.Stream{
 		Id: v.ID, Tenant: v.Tenant, Agent: v.Agent, Login: v.Login, Peer: v.Peer, Client: v.Client,
 		CertificateSerial: v.CertificateSerial, OpenTime: message.Time(v.Opened), Pending: int32(min(v.Pending, 1<<30)),
+		Service: v.Service, Reason: v.Purpose,
 	}
 	for _, g := range v.Grants {
 		m.Grants = append(m.Grants, &stokerv1.StreamGrant{

@@ -13,6 +13,7 @@ import (
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/carrier"
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -80,7 +81,7 @@ func NewCredentialService(c CredentialConfig) (*CredentialService, error) {
 // only one that an idle stream has.
 func (s *CredentialService) StreamCredentials(call streamCall) error {
 	var opened *stream.Stream
-	err := apart(func() (err error) {
+	err := carrier.Apart(func() (err error) {
 		opened, err = s.open(call)
 		return err
 	})
@@ -111,7 +112,8 @@ func receive(call streamCall, to *stream.Stream) error {
 			if err := to.HalfClosed(); err != nil {
 				return err
 			}
-			return wait(call.Context())
+			<-call.Context().Done()
+			return call.Context().Err()
 		}
 		if err != nil {
 			return err
@@ -126,7 +128,7 @@ func receive(call streamCall, to *stream.Stream) error {
 // twice; an acknowledgement comes with each credential.
 func handle(m *stokerv1.StreamCredentialsRequest, to *stream.Stream) error {
 	if m.GetSubscribe() != nil {
-		return apart(func() error { return to.Handle(request(m)) })
+		return carrier.Apart(func() error { return to.Handle(request(m)) })
 	}
 	return to.Handle(request(m))
 }

@@ -22,6 +22,7 @@ const (
 	CallRefused    Event = "call.refused"
 
 	DelegationIssued  Event = "delegation.issued"
+	DelegationOpened  Event = "delegation.opened"
 	DelegationRefused Event = "delegation.refused"
 	AccountTried      Event = "account.tried"
 
@@ -42,6 +43,7 @@ const (
 	AdminUpdated Event = "admin.updated"
 	AdminDeleted Event = "admin.deleted"
 	KeyRotated   Event = "key.rotated"
+	RulesChanged Event = "rules.changed"
 
 	BrokerStarted Event = "broker.started"
 	BrokerStopped Event = "broker.stopped"
@@ -75,6 +77,7 @@ var Events = []EventRow{
 	{CallRefused, "A call was refused before it began, for who made it; reason says why."},
 
 	{DelegationIssued, "A service got a credential for a tenant; detail has its purpose."},
+	{DelegationOpened, "A service opened a stream for a tenant's grant; detail has its purpose, as have the records of what it is issued."},
 	{DelegationRefused, "A service was refused a credential for a tenant; reason says why."},
 	{AccountTried, "An operator is about to have the broker try a grant with a credential that is thrown away."},
 
@@ -95,6 +98,7 @@ var Events = []EventRow{
 	{AdminUpdated, "One of them was changed; detail has the old and new values."},
 	{AdminDeleted, "One of them was deleted, with all that belongs to it."},
 	{KeyRotated, "A key of the broker was replaced; detail says which."},
+	{RulesChanged, "A broker read its configuration again and took over its operators and services; detail has them."},
 
 	{BrokerStarted, "A broker began to serve; detail has its version."},
 	{BrokerStopped, "A broker ended in good order."},

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/stokerd/stoker/server/internal/audit"
@@ -100,6 +102,48 @@ type Authenticator struct {
 	cfg      Config
 	throttle *throttle
 	quiet    quiet
+	parties  atomic.Pointer[parties]
+}
+
+// parties are the callers that the configuration knows.
+type parties struct {
+	operators map[string]Role
+	services  map[string]ServiceRule
+}
+
+// check reports all that is wrong with them.
+func (p parties) check() (problems []error) {
+	for name, role := range p.operators {
+		if !pki.ValidName(name) {
+			problems = append(problems, fmt.Errorf("operator %q: use lower-case letters, digits and dashes", name))
+		}
+		if role.rank() == 0 {
+			problems = append(problems, fmt.Errorf("operator %q: the role %q is not viewer, operator or admin", name, role))
+		}
+	}
+	for name, rule := range p.services {
+		if !pki.ValidName(name) {
+			problems = append(problems, fmt.Errorf("service %q: use lower-case letters, digits and dashes", name))
+		}
+		for _, tenant := range rule.Tenants {
+			if tenant != "*" && !pki.ValidTenant(tenant) {
+				problems = append(problems, fmt.Errorf("service %q: %q is no tenant's name, nor *", name, tenant))
+			}
+		}
+	}
+	return problems
+}
+
+// SetParties replaces the operators and services that Config names, from the
+// next check on. Whoever holds streams checks them again after it. On an error
+// nothing changes.
+func (a *Authenticator) SetParties(operators map[string]Role, services map[string]ServiceRule) error {
+	next := parties{operators: maps.Clone(operators), services: maps.Clone(services)}
+	if problems := next.check(); len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	a.parties.Store(&next)
+	return nil
 }
 
 // New checks the configuration and reports all that is wrong with it together.
@@ -113,24 +157,8 @@ func New(cfg Config) (*Authenticator, error) {
 			problems = append(problems, fmt.Errorf("authentication: the %s is missing", name))
 		}
 	}
-	for name, role := range cfg.Operators {
-		if !pki.ValidName(name) {
-			problems = append(problems, fmt.Errorf("operator %q: use lower-case letters, digits and dashes", name))
-		}
-		if role.rank() == 0 {
-			problems = append(problems, fmt.Errorf("operator %q: the role %q is not viewer, operator or admin", name, role))
-		}
-	}
-	for name, rule := range cfg.Services {
-		if !pki.ValidName(name) {
-			problems = append(problems, fmt.Errorf("service %q: use lower-case letters, digits and dashes", name))
-		}
-		for _, tenant := range rule.Tenants {
-			if tenant != "*" && !pki.ValidTenant(tenant) {
-				problems = append(problems, fmt.Errorf("service %q: %q is no tenant's name, nor *", name, tenant))
-			}
-		}
-	}
+	known := parties{operators: maps.Clone(cfg.Operators), services: maps.Clone(cfg.Services)}
+	problems = append(problems, known.check()...)
 	if cfg.Fresh == nil {
 		cfg.Fresh = func(context.Context) error { return nil }
 	}
@@ -147,7 +175,9 @@ func New(cfg Config) (*Authenticator, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Authenticator{cfg: cfg, throttle: newThrottle(), quiet: quiet{seen: map[string]*lately{}}}, nil
+	a := &Authenticator{cfg: cfg, throttle: newThrottle(), quiet: quiet{seen: map[string]*lately{}}}
+	a.parties.Store(&known)
+	return a, nil
 }
 
 // Run forgets ended sessions whose tokens have expired, until ctx ends. It
@@ -255,7 +285,7 @@ func (a *Authenticator) resolve(peer Peer) (Principal, error) {
 		}
 		p.AgentID = agent.ID
 	case Operator:
-		p.Role = a.cfg.Operators[peer.Name]
+		p.Role = a.parties.Load().operators[peer.Name]
 	}
 	return p, a.checkParty(p)
 }
@@ -326,18 +356,41 @@ func (a *Authenticator) checkParty(p Principal) error {
 	case Agent:
 		return a.checkAgent(p)
 	case Service:
-		if _, ok := a.cfg.Services[p.Name]; !ok {
-			return reason.New(reason.ServiceUnknown, "the broker's configuration names no service %s; add it", p.Name)
-		}
-		return nil
+		return a.checkService(p)
 	case Operator:
-		if role, ok := a.cfg.Operators[p.Name]; !ok || role != p.Role {
+		if role, ok := a.parties.Load().operators[p.Name]; !ok || role != p.Role {
 			return reason.New(reason.OperatorUnknown, "the broker's configuration names no operator %s; add it", p.Name)
 		}
 		return nil
 	default:
 		return reason.New(reason.CertificateIdentityInvalid, "the certificate names no agent, service or operator")
 	}
+}
+
+// checkService checks a service, and where it acts for a tenant, the tenant and
+// that the service's rule still names it.
+func (a *Authenticator) checkService(p Principal) error {
+	rule, ok := a.parties.Load().services[p.Name]
+	if !ok {
+		return reason.New(reason.ServiceUnknown, "the broker's configuration names no service %s; add it", p.Name)
+	}
+	if p.TenantID == "" {
+		return nil
+	}
+	tenant, ok := a.cfg.Directory.Tenant(p.TenantID)
+	switch {
+	case !matches(rule.Tenants, p.Tenant) || len(rule.Access) == 0:
+		return errDelegationDenied()
+	case !ok:
+		return reason.New(reason.TenantUnknown, "the tenant does not exist any more")
+	case tenant.Disabled:
+		return reason.New(reason.TenantDisabled, "the tenant is disabled")
+	}
+	return nil
+}
+
+func errDelegationDenied() error {
+	return reason.New(reason.DelegationDenied, "no rule lets this service act for the tenant with this access; ask the provider")
 }
 
 func (a *Authenticator) checkAgent(p Principal) error {
@@ -377,11 +430,11 @@ func (a *Authenticator) checkUser(p Principal) error {
 // AllowDelegation says whether a service may act for a tenant with an access;
 // DELEGATION_DENIED where no rule lets it.
 func (a *Authenticator) AllowDelegation(p Principal, tenant, access string) error {
-	rule, ok := a.cfg.Services[p.Name]
+	rule, ok := a.parties.Load().services[p.Name]
 	if p.Kind == Service && ok && matches(rule.Tenants, tenant) && matches(rule.Access, access) {
 		return nil
 	}
-	return reason.New(reason.DelegationDenied, "no rule lets this service act for the tenant with this access; ask the provider")
+	return errDelegationDenied()
 }
 
 func matches(allowed []string, name string) bool {

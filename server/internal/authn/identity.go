@@ -91,8 +91,10 @@ func errNoCertificate() error {
 // the moment; Check says whether they still hold.
 type Principal struct {
 	Peer
-	// TenantID and AgentID are set for agents.
+	// TenantID and AgentID are set for agents. TenantID and Tenant are also set
+	// for a service that acts for a tenant, and Purpose says what for.
 	TenantID, AgentID string
+	Purpose           string
 	// UserID is set where a user has logged in; Login is the user's login
 	// without the tenant.
 	UserID, Login string

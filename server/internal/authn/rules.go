@@ -88,6 +88,7 @@ var table = map[string]map[string]Rule{
 	},
 	"stoker.v1.DelegationService": {
 		"IssueCredentials":  byServices,
+		"StreamCredentials": byServices,
 		"IntrospectSession": byServices,
 	},
 	"stoker.v1.TenantService": {

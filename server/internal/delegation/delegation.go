@@ -81,18 +81,14 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 	if err := checkPurpose(r.Purpose); err != nil {
 		return lease.Credential{}, err
 	}
-	rec := storage.AuditRecord{
-		Event: string(audit.DelegationIssued), Actor: p.Certificate.ID, Peer: p.Address, RequestID: r.RequestID,
-		CertificateSerial: p.Certificate.Serial, CertificateThumbprint: p.Certificate.Thumbprint,
-		Tenant: r.Tenant, Grant: r.Grant, Detail: map[string]string{"purpose": r.Purpose},
-	}
+	rec := begin(p, r)
 	tenant, grant, err := c.find(p, r)
 	if err != nil {
 		return lease.Credential{}, c.refused(ctx, rec, err)
 	}
 	rec.TenantID, rec.GrantID = tenant.ID, grant.ID
 	holder := lease.Holder{
-		TenantID: tenant.ID, Tenant: tenant.Name, Actor: p.Certificate.ID, Peer: p.Address,
+		TenantID: tenant.ID, Tenant: tenant.Name, Actor: p.Certificate.ID, Peer: p.Address, Purpose: r.Purpose,
 		Certificate: lease.Certificate{
 			Serial: p.Certificate.Serial, Thumbprint: p.Certificate.Thumbprint, NotAfter: p.Certificate.NotAfter, Vouchers: p.Certificate.Vouchers,
 		},
@@ -122,6 +118,36 @@ func (c *Counter) Issue(ctx context.Context, p authn.Principal, r Request) (leas
 	return lease.Credential{}, reason.New(reason.StorageUnavailable, "changes come faster than a credential can be recorded; try again").After(time.Second)
 }
 
+// Open admits the service to a stream for the tenant's grant: it gives the
+// service as it acts for the tenant, for this purpose. The record of that is
+// durable before Open returns. What the stream is issued is recorded by its
+// lease, with the purpose.
+func (c *Counter) Open(ctx context.Context, p authn.Principal, r Request) (authn.Principal, error) {
+	if err := checkPurpose(r.Purpose); err != nil {
+		return authn.Principal{}, err
+	}
+	rec := begin(p, r)
+	tenant, grant, err := c.find(p, r)
+	if err != nil {
+		return authn.Principal{}, c.refused(ctx, rec, err)
+	}
+	rec.Event, rec.TenantID, rec.GrantID = string(audit.DelegationOpened), tenant.ID, grant.ID
+	if _, err := c.Trail.Append(ctx, rec, audit.NoFence); err != nil {
+		return authn.Principal{}, err
+	}
+	p.TenantID, p.Tenant, p.Purpose = tenant.ID, tenant.Name, r.Purpose
+	return p, nil
+}
+
+// begin begins the record of a request.
+func begin(p authn.Principal, r Request) storage.AuditRecord {
+	return storage.AuditRecord{
+		Event: string(audit.DelegationIssued), Actor: p.Certificate.ID, Peer: p.Address, RequestID: r.RequestID,
+		CertificateSerial: p.Certificate.Serial, CertificateThumbprint: p.Certificate.Thumbprint,
+		Tenant: r.Tenant, Grant: r.Grant, Detail: map[string]string{lease.DetailPurpose: r.Purpose},
+	}
+}
+
 // find looks the grant up and asks whether the service may use it. A service
 // without a rule for the tenant does not learn whether the tenant exists.
 func (c *Counter) find(p authn.Principal, r Request) (storage.Tenant, storage.Grant, error) {
@@ -136,7 +162,7 @@ func (c *Counter) find(p authn.Principal, r Request) (storage.Tenant, storage.Gr
 	switch {
 	case !known:
 		return tenant, grant, reason.New(reason.TenantUnknown, "there is no tenant %.31q", r.Tenant)
-	case !found:
+	case !found || grant.UserID != "":
 		return tenant, grant, reason.New(reason.GrantUnknown, "the tenant %s has no grant %.63q", tenant.Name, r.Grant)
 	case tenant.Disabled:
 		return tenant, grant, reason.New(reason.TenantDisabled, "the tenant %s is disabled", tenant.Name)

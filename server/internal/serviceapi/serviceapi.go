@@ -2,6 +2,7 @@ package serviceapi
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,11 +15,18 @@ import (
 	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/secret"
+	"github.com/stokerd/stoker/server/internal/stream"
 )
 
 // Counter gives services credentials; *delegation.Counter does.
 type Counter interface {
 	Issue(ctx context.Context, p authn.Principal, r delegation.Request) (lease.Credential, error)
+	Open(ctx context.Context, p authn.Principal, r delegation.Request) (authn.Principal, error)
+}
+
+// Streams opens streams; *stream.Registry does.
+type Streams interface {
+	Open(p authn.Principal, c stream.Conn) (*stream.Stream, error)
 }
 
 // Introspector says whose an access token is; *authn.Authenticator does.
@@ -28,13 +36,20 @@ type Introspector interface {
 
 type delegations struct {
 	stokerv1.UnsafeDelegationServiceServer
-	counter Counter
-	tokens  Introspector
+	Config
+}
+
+// Config is what DelegationService leans on: all of it.
+type Config struct {
+	Counter Counter
+	Streams Streams
+	Tokens  Introspector
+	Log     *slog.Logger
 }
 
 // Register adds DelegationService to a server.
-func Register(r grpc.ServiceRegistrar, c Counter, tokens Introspector) {
-	stokerv1.RegisterDelegationServiceServer(r, delegations{counter: c, tokens: tokens})
+func Register(r grpc.ServiceRegistrar, c Config) {
+	stokerv1.RegisterDelegationServiceServer(r, delegations{Config: c})
 }
 
 // IssueCredentials implements the call.
@@ -50,7 +65,7 @@ func (d delegations) IssueCredentials(ctx context.Context, req *stokerv1.IssueCr
 		}
 		least = l.AsDuration()
 	}
-	c, err := d.counter.Issue(ctx, p, delegation.Request{
+	c, err := d.Counter.Issue(ctx, p, delegation.Request{
 		Tenant: req.GetTenant(), Grant: req.GetGrant(), Purpose: req.GetReason(), MinLife: least, RequestID: apierr.RequestID(ctx),
 	})
 	if err != nil {
@@ -62,7 +77,7 @@ func (d delegations) IssueCredentials(ctx context.Context, req *stokerv1.IssueCr
 // IntrospectSession implements the call. A token that is not good is an
 // answer; that the broker could not look is an error.
 func (d delegations) IntrospectSession(ctx context.Context, req *stokerv1.IntrospectSessionRequest) (*stokerv1.IntrospectSessionResponse, error) {
-	p, err := d.tokens.Introspect(ctx, secret.New(req.GetAccessToken()))
+	p, err := d.Tokens.Introspect(ctx, secret.New(req.GetAccessToken()))
 	if err != nil {
 		why := reason.Of(err)
 		if row, known := reason.Lookup(why); !known || row.Transient {

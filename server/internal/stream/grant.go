@@ -43,7 +43,8 @@ func HolderOf(p authn.Principal) lease.Holder {
 			NotAfter:   p.Certificate.NotAfter,
 			Vouchers:   p.Certificate.Vouchers,
 		},
-		Actor: p.Certificate.ID,
-		Peer:  p.Address,
+		Actor:   p.Certificate.ID,
+		Peer:    p.Address,
+		Purpose: p.Purpose,
 	}
 }

@@ -5,6 +5,8 @@ import "time"
 const (
 	// maxGrants bounds the grants of one subscription, and of one stream.
 	maxGrants = 100
+	// perService is how many streams a service may have open here.
+	perService = 1000
 	// maxClient bounds what an agent says that it runs, in characters.
 	maxClient = 128
 	// maxErrorCode bounds S3's error code in a report, in characters.

@@ -41,6 +41,8 @@ type Info struct {
 	TenantID, Tenant string
 	AgentID, Agent   string
 	UserID, Login    string
+	// Service and Purpose are set for a service's stream.
+	Service, Purpose string
 	// Peer is the agent's network address.
 	Peer string
 	// Client is what the agent says that it runs.
@@ -111,6 +113,9 @@ func (s *Stream) info() Info {
 		Peer: p.Address, Client: s.client, CertificateSerial: p.Certificate.Serial,
 		CertificateFrom: p.Certificate.NotBefore, CertificateTo: p.Certificate.NotAfter,
 		Opened: s.opened, Pending: s.outbox.pending(),
+	}
+	if s.serves() {
+		info.Service, info.Purpose = p.Name, p.Purpose
 	}
 	if s.sending {
 		info.Pending++

@@ -145,13 +145,14 @@ func (r *Registry) Run(ctx context.Context) error {
 // computer's clock changes.
 func (r *Registry) clock() time.Duration { return time.Since(r.start) }
 
-// Open opens a stream for an agent's user, who has been authenticated. The
-// caller receives the agent's messages, gives them to Handle, and calls Close
+// Open opens a stream for an agent's user, or for a service that acts for a
+// tenant, who has been authenticated. The caller receives the agent's messages, gives them to Handle, and calls Close
 // in any case. TOO_MANY_STREAMS, DRAINING, or what makes the caller no longer
 // good.
 func (r *Registry) Open(p authn.Principal, c Conn) (*Stream, error) {
-	if p.TenantID == "" || p.AgentID == "" || p.UserID == "" {
-		return nil, reason.New(reason.CallNotAllowed, "a stream is for a user on an agent")
+	agent, service := p.AgentID != "" && p.UserID != "", p.Kind == authn.Service && p.Purpose != ""
+	if p.TenantID == "" || agent == service {
+		return nil, reason.New(reason.CallNotAllowed, "a stream is for a user on an agent, or for a service")
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -189,12 +190,15 @@ func (r *Registry) admit(s *Stream) error {
 	if r.window.Load() != 0 {
 		return r.errDraining()
 	}
-	n := 0
-	for range r.index.all(ofAgent, s.principal.AgentID) {
+	n, most := 0, r.PerAgent
+	if s.serves() {
+		most = perService
+	}
+	for range r.index.all(ofAgent, s.key(ofAgent)) {
 		n++
 	}
-	if n >= r.PerAgent {
-		return reason.New(reason.TooManyStreams, "the agent has %d open streams, as many as it may; close some", n).After(time.Minute)
+	if n >= most {
+		return reason.New(reason.TooManyStreams, "the caller has %d open streams, as many as it may; close some", n).After(time.Minute)
 	}
 	s.phase = r.phaseOf(r.opened)
 	r.opened++

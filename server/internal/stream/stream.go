@@ -81,6 +81,9 @@ func (s *Stream) key(r relation) string {
 	case ofUser:
 		return s.principal.UserID
 	case ofAgent:
+		if s.serves() {
+			return s.principal.Certificate.ID
+		}
 		return s.principal.AgentID
 	case ofSession:
 		return s.principal.SessionID
@@ -254,12 +257,33 @@ func (s *Stream) send(l letter) {
 	s.mu.Lock()
 	s.sending = false
 	s.mu.Unlock()
-	switch {
+	switch why := s.bereft(l.Message); {
 	case err != nil:
 		s.end(err)
 	case l.Reconnect != nil:
 		s.end(nil)
+	case why != nil:
+		s.end(why)
 	}
+}
+
+// serves says whether the stream is a service's, which is of one grant.
+func (s *Stream) serves() bool { return s.principal.Kind == authn.Service }
+
+// bereft says why a service's stream has nothing to wait for after the message:
+// its grant was taken away, or it has no credential and gets none until
+// something changes. An agent waits for that change; a job had better know.
+func (s *Stream) bereft(sent Message) error {
+	if !s.serves() {
+		return nil
+	}
+	if r := sent.Revoked; r != nil && r.CredentialID == "" {
+		return r.Err
+	}
+	if p := sent.Problem; p != nil && p.RetryAt.IsZero() && p.GoodUntil.IsZero() && !reason.Transient(p.Err) {
+		return p.Err
+	}
+	return nil
 }
 
 // mayHave is the last check before a credential leaves the broker. If the

@@ -1,4 +1,4 @@
-package agentapi
+package carrier
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 func TestApart(t *testing.T) {
 	failure := errors.New("no")
-	if err := apart(func() error { return failure }); !errors.Is(err, failure) {
+	if err := Apart(func() error { return failure }); !errors.Is(err, failure) {
 		t.Errorf("got %v", err)
 	}
 	for what, f := range map[string]func() error{
@@ -23,7 +23,7 @@ func TestApart(t *testing.T) {
 					t.Errorf("%s: recovered %q", what, p)
 				}
 			}()
-			err := apart(f)
+			err := Apart(f)
 			t.Errorf("%s: returned %v", what, err)
 		}()
 	}

@@ -1,17 +1,17 @@
-package agentapi
+package carrier
 
 import (
 	"fmt"
 	"runtime/debug"
 )
 
-// apart runs f on a goroutine of its own and waits for it.
+// Apart runs f on a goroutine of its own and waits for it.
 //
 // A goroutine's stack never becomes smaller again than what it waits with takes
 // four times over, and that of a stream's handler waits for as long as the
 // stream is open. What needs much of it, once, is done elsewhere. A panic of f
 // is one of the caller.
-func apart(f func() error) error {
+func Apart(f func() error) error {
 	type outcome struct {
 		err   error
 		panic any
