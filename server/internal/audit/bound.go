@@ -53,6 +53,9 @@ func boundTime(t time.Time) time.Time {
 // U+FFFD, NUL by U+2400) and cuts what is too long, saying from how many bytes
 // it was cut. Other control characters stay.
 func boundText(s string) string {
+	if len(s) <= maxText && utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
 	if len(s) > maxText {
 		mark := fmt.Sprintf("…[cut from %d bytes]", len(s))
 		// Only what may remain is looked at: the text may be very long. A
@@ -106,9 +109,22 @@ func boundDetail(detail map[string]string) map[string]string {
 
 // encodedSize is the length of the text in storage's JSON.
 func encodedSize(s string) int {
+	if plain(s) {
+		return len(s) + len(`""`)
+	}
 	encoded, err := json.Marshal(s)
 	if err != nil {
 		return maxDetail + 1 // a string cannot fail; if it did, it would be dropped
 	}
 	return len(encoded)
+}
+
+// plain says of most texts that JSON has no escapes for them.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }

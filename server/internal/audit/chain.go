@@ -50,6 +50,7 @@ type draft struct {
 	// fence is stale.
 	places []int
 	stale  int
+	buffer []byte // for hashes
 }
 
 // draft makes a batch of the trail's own records and the requests. It changes
@@ -92,7 +93,7 @@ func (c chain) stamp(now time.Time) time.Time {
 func (d *draft) append(r storage.AuditRecord) {
 	h := &d.batch.Head
 	r.Writer, r.Sequence, r.Time, r.PrevHash = h.Writer, h.Sequence+1, d.time, h.Hash
-	r.Hash = Hash(r)
+	r.Hash, d.buffer = hashIn(d.buffer, &r)
 	h.Sequence, h.Hash = r.Sequence, r.Hash
 	d.batch.Records = append(d.batch.Records, r)
 }

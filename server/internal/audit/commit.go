@@ -163,8 +163,9 @@ func (t *Trail) take(d draft, requests []*request) {
 			continue
 		}
 		r.record = d.batch.Records[d.places[i]]
-		// The stored record's detail is shared with the sink.
-		r.record.Detail = maps.Clone(r.record.Detail)
+		if t.sink != nil { // which has the stored record, and its detail with it
+			r.record.Detail = maps.Clone(r.record.Detail)
+		}
 		r.answer <- nil
 	}
 }

@@ -33,9 +33,19 @@ const KeySize = 32
 // number of its entries in 8 bytes and then key and value of each as texts, in
 // ascending order of the keys' bytes.
 func Hash(r storage.AuditRecord) string {
-	sum := sha256.Sum256(encode(make([]byte, 0, 1024), &r))
-	return hex.EncodeToString(sum[:])
+	hash, _ := hashIn(nil, &r)
+	return hash
 }
+
+// hashIn is Hash with a buffer, which it gives back grown.
+func hashIn(b []byte, r *storage.AuditRecord) (string, []byte) {
+	b = encode(slices.Grow(b[:0], usualSize), r)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), b
+}
+
+// usualSize is what the encodings of most records fit in, in bytes.
+const usualSize = 2048
 
 func encode(b []byte, r *storage.AuditRecord) []byte {
 	b = append(b, recordPrefix...)

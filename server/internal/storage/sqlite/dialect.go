@@ -16,6 +16,7 @@ var dialect = sqlstore.Dialect{
 	InDoubt:    inDoubt,
 	Text:       describe,
 	MaxRows:    1,
+	Unnumbered: true,
 	PrepareHot: true,
 }
 

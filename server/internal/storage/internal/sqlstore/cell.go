@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -122,6 +124,9 @@ func (c cell) encode() (any, error) {
 			*field = nil
 			return nil, nil
 		}
+		if encoded, ok := plainJSON(*field); ok && len(encoded) <= c.limit {
+			return encoded, nil
+		}
 		texts := make([]string, 0, 2*len(*field))
 		for k, v := range *field {
 			texts = append(texts, k, v)
@@ -148,6 +153,37 @@ func (c cell) encodeJSON(value any, texts ...string) (any, error) {
 		return nil, c.invalid("has %d bytes, over %d", len(encoded), c.limit)
 	}
 	return string(encoded), nil
+}
+
+// plainJSON is what encoding/json makes of a dictionary of texts that have
+// nothing to escape, which most are, in a fraction of the time.
+func plainJSON(d map[string]string) (string, bool) {
+	size := len("{}")
+	for k, v := range d {
+		if !unescaped(k) || !unescaped(v) {
+			return "", false
+		}
+		size += len(k) + len(v) + len(`"":"",`)
+	}
+	b := append(make([]byte, 0, size), '{')
+	for i, k := range slices.Sorted(maps.Keys(d)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), k...), `":"`...)
+		b = append(append(b, d[k]...), '"')
+	}
+	return string(append(b, '}')), true
+}
+
+// unescaped says of most texts that JSON has no escapes for them.
+func unescaped(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // check refuses texts that some backend cannot keep, in all of them alike.

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -35,5 +36,24 @@ func TestScanRefusesWhatDoesNotFit(t *testing.T) {
 	}
 	if _, err := (cell{column: "column", field: &other}).put(); err == nil {
 		t.Error("a field of an unknown type was stored")
+	}
+}
+
+// The quick way to write a dictionary gives what encoding/json gives, or
+// nothing.
+func TestPlainJSON(t *testing.T) {
+	for c := range rune(0x100) {
+		d := map[string]string{"z": "", "a" + string(c): "b", "b": "c" + string(c) + "d"}
+		got, ok := plainJSON(d)
+		want, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok && got != string(want) {
+			t.Errorf("%q: %s, want %s", c, got, want)
+		}
+		if letter := c >= 'a' && c <= 'z'; letter && !ok {
+			t.Errorf("%q is not plain", c)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func (r row[T]) name() string { return r.table }
 
 // copyAll copies the table's rows, a bounded number of them in memory.
 func (r row[T]) copyAll(ctx context.Context, from querier, to *tx) (int64, error) {
-	in := newInserter(r.table, r.columns(), to.store.dialect.MaxRows)
+	in := newInserter(to.store.dialect, r.table, r.columns())
 	var total int64
 	var batch []T
 	flush := func() error {

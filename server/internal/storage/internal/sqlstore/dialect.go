@@ -39,6 +39,9 @@ type Dialect struct {
 	// MaxRows bounds the rows of an insert: 1 where a statement costs no round
 	// trip, more where it does, a power of two.
 	MaxRows int
+	// Unnumbered says that the parameters of inserts are cheaper written ? than
+	// $1, $2 and so on, which the driver takes for names to look up.
+	Unnumbered bool
 	// PrepareHot says that the driver itself does not remember statements, so
 	// that the hot ones are prepared beforehand.
 	PrepareHot bool

@@ -2,6 +2,8 @@ package sqlstore
 
 import (
 	"math/bits"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -14,21 +16,30 @@ type inserter struct {
 	queries []string // for 1, 2, 4 rows and so on
 }
 
-// newInserter makes the statements, which take up to maxRows rows each.
-func newInserter(table string, columns []string, maxRows int) inserter {
+// newInserter makes the statements, which take as many rows each as the
+// dialect says.
+func newInserter(d Dialect, table string, columns []string) inserter {
 	in := inserter{columns: len(columns)}
 	head := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES "
-	for rows := 1; rows <= maxRows; rows *= 2 {
-		in.queries = append(in.queries, head+placeholders(rows, len(columns)))
+	for rows := 1; rows <= d.MaxRows; rows *= 2 {
+		query := head + placeholders(rows, len(columns))
+		if d.Unnumbered {
+			query = numbered.ReplaceAllString(query, "?")
+		}
+		in.queries = append(in.queries, query)
 	}
 	return in
 }
 
+// numbered are the parameters that placeholders writes.
+var numbered = regexp.MustCompile(`\$[0-9]+`)
+
 // run stores the rows. Each is asked for once, in order.
 func (in inserter) run(t *tx, rows int, row func(i int) ([]any, error)) error {
+	var args []any
 	for at := 0; at < rows; {
 		power := min(bits.Len(uint(rows-at)), len(in.queries)) - 1
-		args := make([]any, 0, in.columns<<power)
+		args = slices.Grow(args[:0], in.columns<<power)
 		for i := range 1 << power {
 			values, err := row(at + i)
 			if err != nil {

@@ -63,8 +63,8 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	s := &Store{
 		dialect: c.Dialect, writer: c.Writer, reader: c.Reader, bell: c.Bell,
 		keep: c.KeepChanges, prepared: map[string]*sql.Stmt{},
-		insertChanges: newInserter(changes.table, changes.columns(), c.Dialect.MaxRows),
-		insertAudit:   newInserter(auditRecords.table, auditRecords.columns(), c.Dialect.MaxRows),
+		insertChanges: newInserter(c.Dialect, changes.table, changes.columns()),
+		insertAudit:   newInserter(c.Dialect, auditRecords.table, auditRecords.columns()),
 	}
 	if s.keep == 0 {
 		s.keep = DefaultKeepChanges

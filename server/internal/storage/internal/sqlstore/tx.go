@@ -31,6 +31,8 @@ type tx struct {
 	now     time.Time
 	head    int64 // of the feed; set unless the mode is plain
 	changes []storage.Change
+	// prepared are the store's statements that this transaction has used.
+	prepared map[string]*sql.Stmt
 }
 
 // querier is what reads need of a database or a transaction.
@@ -203,8 +205,8 @@ func (t *tx) appendChanges() error {
 func (t *tx) exec(query string, args ...any) (int64, error) {
 	var result sql.Result
 	var err error
-	if stmt, ok := t.store.prepared[query]; ok {
-		result, err = t.StmtContext(t.ctx, stmt).ExecContext(t.ctx, args...)
+	if stmt := t.hot(query); stmt != nil {
+		result, err = stmt.ExecContext(t.brief(), args...)
 	} else {
 		result, err = t.ExecContext(t.ctx, query, args...)
 	}
@@ -219,8 +221,33 @@ func (t *tx) query(query string, args []any, into ...any) error {
 	if err := checkArgs(args); err != nil {
 		return err
 	}
-	if stmt, ok := t.store.prepared[query]; ok {
-		return t.StmtContext(t.ctx, stmt).QueryRowContext(t.ctx, args...).Scan(into...)
+	if stmt := t.hot(query); stmt != nil {
+		return stmt.QueryRowContext(t.brief(), args...).Scan(into...)
 	}
 	return t.QueryRowContext(t.ctx, query, args...).Scan(into...)
 }
+
+// hot gives the query's statement if the store has prepared it. A batch runs
+// the same one for each of its rows.
+func (t *tx) hot(query string) *sql.Stmt {
+	if stmt := t.prepared[query]; stmt != nil {
+		return stmt
+	}
+	stmt, ok := t.store.prepared[query]
+	if !ok {
+		return nil
+	}
+	if t.prepared == nil {
+		t.prepared = make(map[string]*sql.Stmt)
+	}
+	stmt = t.StmtContext(t.ctx, stmt)
+	t.prepared[query] = stmt
+	return stmt
+}
+
+// brief is the context of a prepared statement. Each touches a row and waits
+// for nobody, since the transaction has its locks; so one need not be
+// interruptible, for which drivers may spend a goroutine. The transaction
+// ends with its own context all the same, and attempt looks at that before it
+// commits.
+func (t *tx) brief() context.Context { return context.WithoutCancel(t.ctx) }
