@@ -338,6 +338,40 @@ func TestLimitsMustBeSet(t *testing.T) {
 	}
 }
 
+// A machine on which every handshake takes long gives each the time that it
+// takes: what was begun is not thrown away.
+func TestPatienceFollowsTheMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := generous()
+		limits.Handshakes, limits.Patience = 2, time.Second
+		q := newQueue()
+		l, admitted := serve(t, q, limits)
+		for i := range 100 {
+			q.dial(fmt.Sprintf("192.0.2.1:%d", i))
+			c := <-admitted
+			time.Sleep(700 * time.Millisecond)
+			admission.Established(c)
+		}
+		for i := range 3 {
+			q.dial(fmt.Sprintf("192.0.2.2:%d", i))
+		}
+		first := <-admitted
+		<-admitted
+		time.Sleep(2 * time.Second)
+		if n := l.Stats().Refused[admission.CauseSlow]; n != 0 {
+			t.Errorf("%d gave way although no handshake is faster", n)
+		}
+		admission.Established(first)
+		admission.Established(<-admitted)
+		q.dial("192.0.2.3:1")
+		q.dial("192.0.2.3:2")
+		time.Sleep(4 * time.Second)
+		if n := l.Stats().Refused[admission.CauseSlow]; n == 0 {
+			t.Error("nobody gave way to those that wait")
+		}
+	})
+}
+
 // The last places are told apart, and come back.
 func TestReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

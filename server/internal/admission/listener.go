@@ -22,7 +22,8 @@ type Limits struct {
 	Handshakes int
 	// Patience is how long a handshake is left alone while others wait for its
 	// place. A handshake takes milliseconds: whoever is slower than this then
-	// is closed.
+	// is closed. On a machine that is so busy that those which succeed take long
+	// as well, it is some times what they take.
 	Patience time.Duration
 	// Total is how many connections may be open. The last Reserve of them are
 	// for whoever must get through to a full broker, and for telling the others
@@ -77,6 +78,8 @@ type Listener struct {
 	open      int
 	// handshakes has the connections in their handshake, oldest first.
 	handshakes list.List
+	// usual is how long those that succeeded took of late.
+	usual      time.Duration
 	admitted   int64
 	refused    map[Cause]int64
 	complained time.Time
@@ -157,12 +160,24 @@ func (l *Listener) slow(now time.Time) (*conn, time.Duration) {
 		return nil, 0
 	}
 	oldest := l.handshakes.Front().Value.(*conn)
-	if wait := oldest.since.Add(l.limits.Patience).Sub(now); wait > 0 {
+	if wait := oldest.since.Add(l.patience()).Sub(now); wait > 0 {
 		return nil, wait
 	}
 	oldest.endHandshake()
 	l.note(CauseSlow, now)
 	return oldest, 0
+}
+
+const (
+	// patienceShare is how many times as long as the others a handshake may
+	// take, and patienceMost bounds it, in Limits.Patience: work that was begun
+	// is not thrown away because the machine is slow.
+	patienceShare, patienceMost = 4, 5
+)
+
+// patience is how long a handshake is left alone now. mu is held.
+func (l *Listener) patience() time.Duration {
+	return min(max(l.limits.Patience, patienceShare*l.usual), patienceMost*l.limits.Patience)
 }
 
 // admit counts the connection in, or gives nil.
@@ -238,8 +253,12 @@ type conn struct {
 // A connection of another origin is none of this package's business.
 func Established(c net.Conn) {
 	if own, ok := c.(*conn); ok {
-		own.listener.mu.Lock()
-		defer own.listener.mu.Unlock()
+		l := own.listener
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if own.handshake != nil {
+			l.usual += (time.Since(own.since) - l.usual) / weight
+		}
 		own.endHandshake()
 	}
 }
