@@ -22,8 +22,8 @@ const (
 
 var grantName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// Config says which broker to ask, as whom, and for what. Brokers, Login,
-// Password and a certificate are required.
+// Config says which broker to ask, as whom, and for what. Brokers, a certificate
+// and either Login and Password or Delegation are required.
 type Config struct {
 	// Brokers are addresses "host:port", tried in this order. A name that
 	// resolves to several addresses is tried at each of them.
@@ -56,6 +56,11 @@ type Config struct {
 	// error is permanent: it ends Wait, and the source calls it again minutes
 	// later.
 	Password func(context.Context) (string, error)
+
+	// Delegation is for an internal service of the provider, which has a
+	// certificate and no login: it takes the place of Login, Password and Grants.
+	// Nil: this is an agent.
+	Delegation *Delegation
 
 	// Grants are the names of the wanted grants, at most 100. Empty: all of the
 	// user's, those included that are added later.
@@ -90,11 +95,15 @@ func (c Config) complete() (Config, error) {
 			complain("broker %q: %w", b, err)
 		}
 	}
-	if err := checkLogin(c.Login); err != nil {
-		problems = append(problems, err)
-	}
-	if c.Password == nil {
-		complain("no password: set a function that gives it")
+	if c.Delegation != nil {
+		problems = append(problems, c.delegate()...)
+	} else {
+		if err := checkLogin(c.Login); err != nil {
+			problems = append(problems, err)
+		}
+		if c.Password == nil {
+			complain("no password: set a function that gives it")
+		}
 	}
 	if len(c.Grants) > mostGrants {
 		complain("%d grants: name at most %d, or none for all", len(c.Grants), mostGrants)

@@ -22,8 +22,14 @@ type Identity struct {
 	SessionExpires time.Time `json:"session_expires,omitzero"`
 }
 
-// String says it in words: "nightly@acme from agent nas-1".
-func (i Identity) String() string { return i.Login + "@" + i.Tenant + " from agent " + i.Agent }
+// String says it in words: "nightly@acme from agent nas-1", or for a service
+// "spiffe://backup.example.com/service/restorer for acme".
+func (i Identity) String() string {
+	if i.Agent == "" {
+		return i.SPIFFEID + " for " + i.Tenant
+	}
+	return i.Login + "@" + i.Tenant + " from agent " + i.Agent
+}
 
 func fromIdentity(p *stokerv1.Identity) Identity {
 	i := Identity{

@@ -373,6 +373,9 @@ func (k *keeper) prepareMove(ctx context.Context, broker string) (move, *Error) 
 	if err != nil {
 		return move{}, asError(err)
 	}
+	if k.source.config.Delegation != nil {
+		return move{link: l}, nil
+	}
 	made, problem := k.source.config.createSession(ctx, l)
 	return move{l, made}, problem
 }

@@ -135,6 +135,10 @@ func (l *link) credentials() stokerv1.CredentialServiceClient {
 	return stokerv1.NewCredentialServiceClient(l.conn)
 }
 
+func (l *link) delegations() stokerv1.DelegationServiceClient {
+	return stokerv1.NewDelegationServiceClient(l.conn)
+}
+
 // authorized adds the authorization to a call's metadata.
 func authorized(ctx context.Context, authorization string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", authorization)

@@ -22,7 +22,7 @@ type GrantSummary struct {
 
 // Fetch asks a broker once for the credentials of Config.Grants, or of all of
 // the user's, and keeps no connection. It costs the broker a password check each
-// time: whatever runs for longer wants a Source. minLife is the least life that
+// time, unless Config.Delegation is set: whatever runs for longer wants a Source. minLife is the least life that
 // each must have left; 0: a third of a full one. The error is an *Error, or says
 // what is wrong with the configuration.
 func Fetch(ctx context.Context, config Config, minLife time.Duration) ([]Credential, error) {
@@ -32,12 +32,12 @@ func Fetch(ctx context.Context, config Config, minLife time.Duration) ([]Credent
 	}
 	var fetched []Credential
 	err := once(ctx, config, func(ctx context.Context, l *link) error {
-		answer, err := l.credentials().GetCredentials(ctx, request)
+		given, err := fetch(ctx, l, config.Delegation, request)
 		if err != nil {
 			return err
 		}
 		fetched = nil
-		for _, p := range answer.GetCredentials() {
+		for _, p := range given {
 			c, err := fromCredential(p)
 			if err != nil {
 				return &Error{Transient: true, Message: "the broker sent an unusable credential: " + err.Error()}
@@ -47,6 +47,14 @@ func Fetch(ctx context.Context, config Config, minLife time.Duration) ([]Credent
 		return nil
 	})
 	return fetched, err
+}
+
+func fetch(ctx context.Context, l *link, d *Delegation, request *stokerv1.GetCredentialsRequest) ([]*stokerv1.Credential, error) {
+	if d != nil {
+		return d.issue(ctx, l, request.GetMinLife())
+	}
+	answer, err := l.credentials().GetCredentials(ctx, request)
+	return answer.GetCredentials(), err
 }
 
 // WhoAmI asks a broker who it takes the caller for. serverTime is the broker's
@@ -84,19 +92,22 @@ func ListGrants(ctx context.Context, config Config) ([]GrantSummary, error) {
 }
 
 // once makes one call at the first broker that answers, with the password
-// itself as authorization.
+// itself as authorization where there is one.
 func once(ctx context.Context, config Config, call func(context.Context, *link) error) error {
 	config, err := config.complete()
 	if err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
-	basic, err := config.basic(ctx)
-	if err != nil {
-		return err
+	if config.Delegation == nil {
+		basic, err := config.basic(ctx)
+		if err != nil {
+			return err
+		}
+		ctx = authorized(ctx, basic)
 	}
 	var failed *Error
 	for _, broker := range config.Brokers {
-		failed = config.callOnce(ctx, broker, basic, call)
+		failed = config.callOnce(ctx, broker, call)
 		if failed == nil {
 			return nil
 		}
@@ -107,7 +118,7 @@ func once(ctx context.Context, config Config, call func(context.Context, *link) 
 	return failed
 }
 
-func (c Config) callOnce(ctx context.Context, broker, basic string, call func(context.Context, *link) error) *Error {
+func (c Config) callOnce(ctx context.Context, broker string, call func(context.Context, *link) error) *Error {
 	l, err := c.dial(broker)
 	if err != nil {
 		return asError(err)
@@ -115,7 +126,7 @@ func (c Config) callOnce(ctx context.Context, broker, basic string, call func(co
 	defer l.close()
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err = call(authorized(ctx, basic), l)
+	err = call(ctx, l)
 	if err == nil {
 		return nil
 	}

@@ -136,7 +136,7 @@ func (s *Source) visit(ctx context.Context, broker string) outcome {
 			l, s.session = end.next.link, end.next.session
 			continue
 		}
-		if end.err == nil || !end.err.Reason.loginHelps() {
+		if end.err == nil || !end.err.Reason.loginHelps() || s.config.Delegation != nil {
 			return end
 		}
 		s.session = nil
@@ -153,8 +153,12 @@ func (s *Source) visit(ctx context.Context, broker string) outcome {
 	}
 }
 
-// login gives an access token for this link: the kept one, or a fresh one.
+// login gives an access token for this link: the kept one, or a fresh one. A
+// service needs none.
 func (s *Source) login(ctx context.Context, l *link) (token string, fresh bool, failed *Error) {
+	if s.config.Delegation != nil {
+		return "", false, nil
+	}
 	if kept := s.session; kept != nil && kept.thumbprint == l.thumbprint && s.now().Add(tokenMargin).Before(kept.expires) {
 		return kept.token, false, nil
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -35,7 +34,7 @@ type conversation struct {
 	source *Source
 	link   *link
 	broker string
-	stream grpc.BidiStreamingClient[stokerv1.StreamCredentialsRequest, stokerv1.StreamCredentialsResponse]
+	stream wire
 
 	welcomed, useful bool
 	quiet            time.Duration // how long a silence may last
@@ -85,7 +84,7 @@ func (c *conversation) hold(ctx context.Context, token string) *Error {
 	silence := time.AfterFunc(c.quiet, func() { cancel(errSilence) })
 	defer silence.Stop()
 
-	stream, err := c.link.credentials().StreamCredentials(authorized(ctx, "Bearer "+token))
+	stream, err := c.source.config.open(ctx, c.link, token)
 	if err != nil {
 		return c.link.explain(ctx, err)
 	}
@@ -154,7 +153,7 @@ func (s *Source) talks() *conversation {
 }
 
 // receive passes messages on, one at a time, until the stream ends.
-func receive(ctx context.Context, stream grpc.ServerStreamingClient[stokerv1.StreamCredentialsResponse], inbox chan<- received) {
+func receive(ctx context.Context, stream wire, inbox chan<- received) {
 	for {
 		message, err := stream.Recv()
 		select {

@@ -9,37 +9,40 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"google.golang.org/grpc"
 
-	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/client"
 )
 
-// expiryWindow is how long before its end a credential is replaced.
-const expiryWindow = 5 * time.Minute
+// Supply keeps the worker supplied under one grant; *client.Source does.
+type Supply interface {
+	Wait(ctx context.Context, grants ...string) error
+	Credential(grant string) (client.Credential, error)
+	CredentialsProvider(grant string) aws.CredentialsProvider
+}
 
 // Job is one restore.
 type Job struct {
-	Tenant, Grant, Reason string
 	// Out is the directory to write to.
 	Out string
 }
 
 // Restore copies everything under the grant's prefix, and counts the objects.
-func (j Job) Restore(ctx context.Context, conn grpc.ClientConnInterface) (n int, err error) {
+func (j Job) Restore(ctx context.Context, supply Supply) (n int, err error) {
 	if j.Out == "" {
 		return 0, errors.New("no directory to write to: give --out")
 	}
-	delegation := Delegation{Service: stokerv1.NewDelegationServiceClient(conn), Tenant: j.Tenant, Grant: j.Grant, Reason: j.Reason}
+	if err := supply.Wait(ctx); err != nil {
+		return 0, fmt.Errorf("the broker gives no credentials: %w", err)
+	}
 	// The first credential says where the grant leads.
-	first, err := delegation.Issue(ctx)
+	first, err := supply.Credential("")
 	if err != nil {
 		return 0, err
 	}
-	target := first.GetTarget()
+	target := first.Target
 	if err := os.MkdirAll(j.Out, 0o700); err != nil {
 		return 0, err
 	}
@@ -49,28 +52,27 @@ func (j Job) Restore(ctx context.Context, conn grpc.ClientConnInterface) (n int,
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	client := s3.New(s3.Options{
-		Region:      target.GetRegion(),
-		Credentials: aws.NewCredentialsCache(delegation, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow }),
-	}, func(o *s3.Options) {
-		if target.GetEndpoint() != "" {
-			o.BaseEndpoint, o.UsePathStyle = aws.String(target.GetEndpoint()), true
+	// The provider always has the newest credential: a restore of any length
+	// stays supplied.
+	bucket := s3.New(s3.Options{Region: target.Region, Credentials: supply.CredentialsProvider("")}, func(o *s3.Options) {
+		if target.Endpoint != "" {
+			o.BaseEndpoint, o.UsePathStyle = aws.String(target.Endpoint), true
 		}
 	})
-	pages := s3.NewListObjectsV2Paginator(client, &s3.ListObjectsV2Input{
-		Bucket: aws.String(target.GetBucket()), Prefix: aws.String(target.GetPrefix()),
+	pages := s3.NewListObjectsV2Paginator(bucket, &s3.ListObjectsV2Input{
+		Bucket: aws.String(target.Bucket), Prefix: aws.String(target.Prefix),
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return n, fmt.Errorf("list the backups of %s: %w", j.Tenant, err)
+			return n, fmt.Errorf("list %s: %w", target, err)
 		}
 		for _, object := range page.Contents {
 			key := aws.ToString(object.Key)
 			if strings.HasSuffix(key, "/") {
 				continue // the mark of a directory
 			}
-			if err := fetch(ctx, client, root, target, key); err != nil {
+			if err := fetch(ctx, bucket, root, target, key); err != nil {
 				return n, fmt.Errorf("restore %q: %w", key, err)
 			}
 			n++
@@ -80,12 +82,12 @@ func (j Job) Restore(ctx context.Context, conn grpc.ClientConnInterface) (n int,
 }
 
 // fetch writes one object under the root, below its name after the prefix.
-func fetch(ctx context.Context, client *s3.Client, root *os.Root, target *stokerv1.Target, key string) (err error) {
-	name := path.Clean(strings.TrimPrefix(key, target.GetPrefix()))
+func fetch(ctx context.Context, bucket *s3.Client, root *os.Root, target client.Target, key string) (err error) {
+	name := path.Clean(strings.TrimPrefix(key, target.Prefix))
 	if !fs.ValidPath(name) {
 		return errors.New("the key is no path below the directory")
 	}
-	object, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(target.GetBucket()), Key: aws.String(key)})
+	object, err := bucket.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String(target.Bucket), Key: aws.String(key)})
 	if err != nil {
 		return err
 	}
