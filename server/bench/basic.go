@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -73,10 +74,8 @@ func (b *bench) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.Profiles != "" {
-		if _, err := s.server.Ask(ctx, "heap-profile "+b.Profiles+"/hold.heap.pprof"); err != nil {
-			return err
-		}
+	if err := b.heap(ctx, s, "hold"); err != nil {
+		return err
 	}
 	idle, err := b.idle(ctx, s)
 	if err != nil {
@@ -93,6 +92,9 @@ func (b *bench) hold(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.heap(ctx, p, "hold-bare"); err != nil {
+		return err
+	}
 	if err := p.disconnectAll(ctx); err != nil {
 		return err
 	}
@@ -107,6 +109,15 @@ func (b *bench) hold(ctx context.Context) error {
 	b.report.add(whole)
 	b.add("hold", "processor at rest, heartbeats included, of a core", Share, idle)
 	return nil
+}
+
+// heap writes what a server has on its heap, if profiles are wanted.
+func (b *bench) heap(ctx context.Context, s *stand, name string) error {
+	if b.Profiles == "" {
+		return nil
+	}
+	_, err := s.server.Ask(ctx, "heap-profile "+filepath.Join(b.Profiles, name+".heap.pprof"))
+	return err
 }
 
 // idleFor is how long a server at rest is watched: every stream has a
