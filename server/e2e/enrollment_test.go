@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -16,18 +15,6 @@ import (
 	"github.com/stokerd/stoker/internal/partner"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
-
-// documented are the blocks of docs/enrollment.md, in order: what kind each is,
-// and its text.
-func documented(t *testing.T) (blocks [][2]string) {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/enrollment.md")
-	must(t, err)
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z ]+)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
-		blocks = append(blocks, [2]string{m[1], m[2]})
-	}
-	return blocks
-}
 
 // freePort is an address on loopback that was free just now.
 func freePort(t *testing.T) string {
@@ -95,8 +82,8 @@ func TestEnrollmentAsDocumented(t *testing.T) {
 	defer cancel()
 	e := newEnrolling(ctx, t)
 	var own []string // the blocks about a PKI of one's own
-	for _, b := range documented(t) {
-		kind, text := b[0], b[1]
+	for _, b := range readPage(t, "enrollment.md").blocks() {
+		kind, text := b.kind, b.text
 		switch {
 		case kind == "yaml" && strings.Contains(text, "0.0.0.0:8444"):
 			e.configure(t, strings.Replace(text, "0.0.0.0:8444", e.enrollment, 1))
