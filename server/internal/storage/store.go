@@ -70,7 +70,8 @@ type Users interface {
 
 // Agents keeps agents. The rules are those of Users. With an agent, deleted by
 // itself or with its tenant, its certificates are revoked and its unused join
-// tokens removed: neither may serve the next agent of that name.
+// tokens removed: neither may serve the next agent of that name. That one's
+// CertificatesAfter tells of those that the broker has not seen.
 type Agents interface {
 	CreateAgent(ctx context.Context, a Agent) (Agent, error)
 	GetAgent(ctx context.Context, id string) (Agent, error)
@@ -101,15 +102,18 @@ type Grants interface {
 
 // Certificates keeps what is known of client certificates.
 type Certificates interface {
-	// RecordCertificate stores a newly issued certificate. ErrExists: the
-	// serial is known. ErrNotFound: its agent is not there any more.
+	// RecordCertificate stores a newly issued certificate. c.Lineage may name
+	// any certificate of its line, such as the one that it follows; the first is
+	// stored. ErrExists: the serial is known. ErrNotFound: its agent is not
+	// there any more. ErrConflict: one of its line is revoked.
 	RecordCertificate(ctx context.Context, c Certificate) (Certificate, error)
 	GetCertificate(ctx context.Context, id string) (Certificate, error)
 	// CertificatesOf lists an agent's certificates, latest end first.
 	CertificatesOf(ctx context.Context, agentID string) ([]Certificate, error)
 	// RevokeCertificate marks the serial revoked, recording it first if it is
-	// unknown (it then needs an ID). A zero RevokedAt is now. Revoking again
-	// keeps the first time and reason.
+	// unknown (it then needs an ID), and with it all of its line that are in
+	// date. A zero RevokedAt is now. Revoking again keeps the first time and
+	// reason.
 	RevokeCertificate(ctx context.Context, c Certificate) (Certificate, error)
 }
 

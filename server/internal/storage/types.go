@@ -76,6 +76,9 @@ type Agent struct {
 	// Name is unique in the tenant.
 	Name     string
 	Disabled bool
+	// CertificatesAfter is when the last agent of this name, or tenant of its
+	// tenant's name, was deleted; zero: there was none. CreateAgent sets it.
+	CertificatesAfter time.Time
 }
 
 // Location is a bucket and how to reach it.
@@ -122,7 +125,10 @@ type Certificate struct {
 	// Subject is the SPIFFE ID.
 	Subject string
 	// AgentID is empty for services and operators.
-	AgentID          string
+	AgentID string
+	// Lineage is the serial number of the first certificate of those that
+	// descend from each other by renewal; empty: it is the first.
+	Lineage          string
 	NotBefore        time.Time
 	NotAfter         time.Time
 	RevokedAt        time.Time // zero: not revoked

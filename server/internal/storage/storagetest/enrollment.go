@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -12,6 +13,8 @@ var enrollmentCases = map[string]func(*testing.T, Opener){
 	"RecordCertificate":      one(testRecordCertificate),
 	"CertificatesOf":         one(testCertificatesOf),
 	"RevokeCertificate":      one(testRevokeCertificate),
+	"RevokeLine":             one(testRevokeLine),
+	"Tombstones":             one(testTombstones),
 	"RevokeForeign":          one(testRevokeForeignCertificate),
 	"CertificatesOutlive":    one(testCertificatesOutliveTheirAgent),
 	"DeletionRevokes":        one(testDeletionRevokesCertificates),
@@ -113,6 +116,113 @@ func testRevokeCertificate(t *testing.T, s storage.Store) {
 	})
 	if raced := must[storage.Certificate](t)(s.GetCertificate(ctx, "raced")); raced.Revision != 1 {
 		t.Errorf("revision %d after four revocations at once", raced.Revision)
+	}
+}
+
+// Revoking one certificate of a line revokes all of them, and nothing more can
+// be renewed from it.
+func testRevokeLine(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	record := func(serial, from string) storage.Certificate {
+		t.Helper()
+		c := certificate(t, serial)
+		c.Lineage = from
+		return must[storage.Certificate](t)(s.RecordCertificate(ctx, c))
+	}
+	revoke := func(serial string) storage.Certificate {
+		t.Helper()
+		return must[storage.Certificate](t)(s.RevokeCertificate(ctx, storage.Certificate{Meta: newMeta(t), Serial: serial, RevocationReason: "stolen"}))
+	}
+	first, second, stolen, third := record("a1", ""), record("a2", "a1"), record("a3", "a1"), record("a4", "a2")
+	stranger := record("b1", "")
+	for _, c := range []storage.Certificate{second, stolen, third} {
+		if c.Lineage != "a1" {
+			t.Errorf("%s has the line %q", c.Serial, c.Lineage)
+		}
+	}
+	told(t, s, func() { revoke("a4") },
+		changesOf(third.ID, first.ID, second.ID, stolen.ID)...)
+	for _, c := range []storage.Certificate{first, second, stolen, third} {
+		if got := must[storage.Certificate](t)(s.GetCertificate(ctx, c.ID)); got.RevokedAt.IsZero() || got.RevocationReason != "stolen" {
+			t.Errorf("%s is not revoked with its line: %v", c.Serial, got)
+		}
+	}
+	if got := must[storage.Certificate](t)(s.GetCertificate(ctx, stranger.ID)); !got.RevokedAt.IsZero() {
+		t.Error("a certificate of another line is revoked")
+	}
+	for _, from := range []string{"a1", "a2", "a4"} {
+		late := certificate(t, "a5")
+		late.Lineage = from
+		_, err := s.RecordCertificate(ctx, late)
+		wantError(t, err, storage.ErrConflict)
+	}
+	// The first of a line need not be known.
+	offline := record("c2", "c1")
+	revoke("c1")
+	if got := must[storage.Certificate](t)(s.GetCertificate(ctx, offline.ID)); got.RevokedAt.IsZero() {
+		t.Error("what was renewed from a certificate that storage did not know is not revoked with it")
+	}
+	// Renewing and revoking at once: whichever is first, none is left.
+	record("d1", "")
+	race(8, func(i int) error {
+		if i == 3 {
+			return result(s.RevokeCertificate(ctx, storage.Certificate{Serial: "d1"}))
+		}
+		c := storage.Certificate{Meta: storage.Meta{ID: fmt.Sprintf("raced-%d", i)}, Serial: fmt.Sprintf("d%d", i+2), Lineage: "d1", NotAfter: moment(60)}
+		return result(s.RecordCertificate(ctx, c))
+	})
+	for i := range 8 {
+		got, err := s.GetCertificate(ctx, fmt.Sprintf("raced-%d", i))
+		if err == nil && got.RevokedAt.IsZero() {
+			t.Errorf("%s outlives its line", got.Serial)
+		}
+	}
+}
+
+// changesOf are changes of certificates, the first as given and the rest in the
+// order of their ids.
+func changesOf(first string, rest ...string) []storage.Change {
+	slices.Sort(rest)
+	var all []storage.Change
+	for _, id := range append([]string{first}, rest...) {
+		all = append(all, storage.Change{Kind: storage.KindCertificate, ID: id})
+	}
+	return all
+}
+
+// An agent knows when the one before it of the same name was deleted, by itself
+// or with its tenant.
+func testTombstones(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	began := time.Now().Add(-time.Millisecond)
+	tenant := addTenant(t, s, "t")
+	first, other := addAgent(t, s, tenant.ID, "a"), addAgent(t, s, tenant.ID, "b")
+	if !first.CertificatesAfter.IsZero() || !other.CertificatesAfter.IsZero() {
+		t.Error("the first agent of its name has one before it")
+	}
+	wantError(t, s.DeleteAgent(ctx, first.ID, 0), nil)
+	second := addAgent(t, s, tenant.ID, "a")
+	if second.CertificatesAfter.Before(began) || second.CertificatesAfter.After(time.Now()) {
+		t.Errorf("the agent before was deleted at %v", second.CertificatesAfter)
+	}
+	same(t, "read", must[storage.Agent](t)(s.GetAgent(ctx, second.ID)), second)
+	if c := addAgent(t, s, tenant.ID, "c"); !c.CertificatesAfter.IsZero() {
+		t.Error("an agent of another name has one before it")
+	}
+	changed := second
+	changed.CertificatesAfter = time.Time{}
+	_, err := s.UpdateAgent(ctx, changed)
+	wantError(t, err, storage.ErrInvalid)
+
+	wantError(t, s.DeleteTenant(ctx, tenant.ID, 0), nil)
+	again := addTenant(t, s, "t")
+	for _, name := range []string{"a", "b", "never"} {
+		if v := addAgent(t, s, again.ID, name); !v.CertificatesAfter.After(second.CertificatesAfter) {
+			t.Errorf("agent %s of a tenant's name that was deleted: %v", name, v.CertificatesAfter)
+		}
+	}
+	if v := addAgent(t, s, addTenant(t, s, "t2").ID, "a"); !v.CertificatesAfter.IsZero() {
+		t.Error("an agent of another tenant has one before it")
 	}
 }
 

@@ -22,7 +22,7 @@ type table interface {
 // tables are all tables but the feed's head, in the order in which they refer
 // to one another.
 var tables = []table{
-	tenants, users, agents, locations, grants, certificates, endedSessions, sealedKeys, joinTokens, revocations,
+	tenants, users, agents, locations, grants, certificates, tombstones, endedSessions, sealedKeys, joinTokens, revocations,
 	changes, auditHeads, auditRecords,
 }
 

@@ -34,6 +34,9 @@ func (s *Store) DeleteTenant(ctx context.Context, id string, revision int64) err
 		if err := revokeOrphans(t, "agent_id IN (SELECT id FROM agents WHERE tenant_id = $2)", id, "the tenant was deleted"); err != nil {
 			return err
 		}
+		if err := bury(t, "SELECT name FROM tenants WHERE id = $1", id); err != nil {
+			return err
+		}
 		if err := grants.removeWhere(t, "tenant_id = $1", id); err != nil {
 			return err
 		}
@@ -73,7 +76,18 @@ func (s *Store) DeleteUser(ctx context.Context, id string, revision int64) error
 
 // CreateAgent implements storage.Agents.
 func (s *Store) CreateAgent(ctx context.Context, v storage.Agent) (storage.Agent, error) {
-	return createEntity(ctx, s, agents, v, func(t *tx) error { return requireTenant(t, v.TenantID) })
+	created := v
+	err := s.write(ctx, "create agent", moving, func(t *tx) (err error) {
+		created = v
+		if err := requireTenant(t, v.TenantID); err != nil {
+			return err
+		}
+		if created.CertificatesAfter, err = buried(t, v.TenantID, v.Name); err != nil {
+			return err
+		}
+		return agents.create(t, &created)
+	})
+	return orZero(created, err)
 }
 
 // GetAgent implements storage.Agents.
@@ -95,6 +109,9 @@ func (s *Store) UpdateAgent(ctx context.Context, v storage.Agent) (storage.Agent
 func (s *Store) DeleteAgent(ctx context.Context, id string, revision int64) error {
 	return deleteEntity(ctx, s, agents, id, revision, func(t *tx) error {
 		if err := revokeOrphans(t, "agent_id = $2", id, "the agent was deleted"); err != nil {
+			return err
+		}
+		if err := bury(t, "SELECT t.name || '/' || a.name FROM agents a JOIN tenants t ON t.id = a.tenant_id WHERE a.id = $1", id); err != nil {
 			return err
 		}
 		// Used ones stay: they tell when they were used.

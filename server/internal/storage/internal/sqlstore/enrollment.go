@@ -13,12 +13,41 @@ import (
 
 // RecordCertificate implements storage.Certificates.
 func (s *Store) RecordCertificate(ctx context.Context, v storage.Certificate) (storage.Certificate, error) {
-	return createEntity(ctx, s, certificates, v, func(t *tx) error {
-		if v.AgentID == "" {
-			return nil
+	recorded := v
+	err := s.write(ctx, "record certificate", moving, func(t *tx) (err error) {
+		recorded = v
+		if v.AgentID != "" {
+			if err := require(t, "agent", "SELECT 1 FROM agents WHERE id = $1", v.AgentID); err != nil {
+				return err
+			}
 		}
-		return require(t, "agent", "SELECT 1 FROM agents WHERE id = $1", v.AgentID)
+		if v.Lineage != "" {
+			if recorded.Lineage, err = lineOf(t, v.Lineage); err != nil {
+				return err
+			}
+			dead, err := exists(t, "SELECT 1 FROM certificates WHERE (serial = $1 OR lineage = $1) AND revoked_at IS NOT NULL LIMIT 1", recorded.Lineage)
+			if err != nil {
+				return err
+			}
+			if dead {
+				return fmt.Errorf("%w: a certificate that it descends from is revoked", storage.ErrConflict)
+			}
+		}
+		return certificates.create(t, &recorded)
 	})
+	return orZero(recorded, err)
+}
+
+// lineOf is the first certificate of the line that the serial is of.
+func lineOf(t *tx, serial string) (string, error) {
+	c, err := certificates.get(t.ctx, t, "WHERE serial = $1", serial)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && c.Lineage == "":
+		return serial, nil
+	case err != nil:
+		return "", err
+	}
+	return c.Lineage, nil
 }
 
 // revokeOrphans revokes the certificates in date of agents that are about to be
@@ -63,12 +92,23 @@ func (s *Store) RevokeCertificate(ctx context.Context, v storage.Certificate) (s
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			revoked = v
-			return certificates.create(t, &revoked)
+			err = certificates.create(t, &revoked)
 		case err != nil, !revoked.RevokedAt.IsZero():
 			return err
+		default:
+			revoked.RevokedAt, revoked.RevocationReason = v.RevokedAt, v.RevocationReason
+			err = certificates.update(t, &revoked)
 		}
-		revoked.RevokedAt, revoked.RevocationReason = v.RevokedAt, v.RevocationReason
-		return certificates.update(t, &revoked)
+		if err != nil {
+			return err
+		}
+		// Whoever had the key may have renewed the certificate, also before it
+		// became the one that is revoked now.
+		line := revoked.Lineage
+		if line == "" {
+			line = revoked.Serial
+		}
+		return revokeOrphans(t, "(lineage = $2 OR serial = $2)", line, v.RevocationReason)
 	})
 	return orZero(revoked, err)
 }

@@ -45,12 +45,14 @@ func TestAuditQueriesUseTheirIndexes(t *testing.T) {
 		after  *storage.AuditCursor
 		index  string
 	}{
-		"all":          {storage.AuditFilter{}, nil, "SCAN audit_records USING INDEX audit_records_order"},
-		"next page":    {storage.AuditFilter{}, cursor, "SEARCH audit_records USING INDEX audit_records_order ((recorded_at,writer,sequence)>(?,?,?))"},
-		"time":         {storage.AuditFilter{After: time.Now()}, nil, "SEARCH audit_records USING INDEX audit_records_order (recorded_at>?)"},
-		"credential":   {storage.AuditFilter{CredentialID: "c"}, cursor, "SEARCH audit_records USING INDEX audit_records_credential"},
-		"access key":   {storage.AuditFilter{AccessKeyID: "k"}, nil, "SEARCH audit_records USING INDEX audit_records_access_key"},
-		"session name": {storage.AuditFilter{SessionName: "s", Tenant: "t"}, cursor, "SEARCH audit_records USING INDEX audit_records_session"},
+		"all":           {storage.AuditFilter{}, nil, "SCAN audit_records USING INDEX audit_records_order"},
+		"next page":     {storage.AuditFilter{}, cursor, "SEARCH audit_records USING INDEX audit_records_order ((recorded_at,writer,sequence)>(?,?,?))"},
+		"time":          {storage.AuditFilter{After: time.Now()}, nil, "SEARCH audit_records USING INDEX audit_records_order (recorded_at>?)"},
+		"credential":    {storage.AuditFilter{CredentialID: "c"}, cursor, "SEARCH audit_records USING INDEX audit_records_credential"},
+		"access key":    {storage.AuditFilter{AccessKeyID: "k"}, nil, "SEARCH audit_records USING INDEX audit_records_access_key"},
+		"tenant":        {storage.AuditFilter{Tenant: "t", After: time.Now()}, nil, "SEARCH audit_records USING INDEX audit_records_tenant (tenant_name=? AND recorded_at>?)"},
+		"tenant's next": {storage.AuditFilter{Tenant: "t"}, cursor, "SEARCH audit_records USING INDEX audit_records_tenant (tenant_name=? AND (recorded_at,writer,sequence)>(?,?,?))"},
+		"session name":  {storage.AuditFilter{SessionName: "s", Tenant: "t"}, cursor, "SEARCH audit_records USING INDEX audit_records_session"},
 	} {
 		query, args := sqlstore.AuditQuery(c.filter, c.after)
 		if plan := explain(t, db, query, args); !strings.Contains(plan, c.index) {

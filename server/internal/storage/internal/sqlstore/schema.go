@@ -28,6 +28,7 @@ var (
 		func(v *storage.Agent) []cell {
 			return []cell{
 				fixed(key("tenant_id", &v.TenantID)), fixed(key("name", &v.Name)), flag("disabled", &v.Disabled),
+				fixed(instant("certificates_after", &v.CertificatesAfter)),
 			}
 		})
 
@@ -58,7 +59,7 @@ var (
 				fixed(key("serial", &v.Serial)), text("thumbprint", &v.Thumbprint), text("subject", &v.Subject),
 				reference("agent_id", &v.AgentID), instant("not_before", &v.NotBefore),
 				instant("not_after", &v.NotAfter), instant("revoked_at", &v.RevokedAt),
-				text("revocation_reason", &v.RevocationReason),
+				text("revocation_reason", &v.RevocationReason), fixed(reference("lineage", &v.Lineage)),
 			}
 		})
 
@@ -83,6 +84,9 @@ var (
 				text("reason", &v.Reason), text("operator", &v.Operator),
 			}
 		})
+
+	tombstones = row[tombstone]{table: "tombstones",
+		cells: func(v *tombstone) []cell { return []cell{key("name", &v.name), moment("deleted_at", &v.deletedAt)} }}
 
 	endedSessions = row[storage.EndedSession]{table: "ended_sessions",
 		cells: func(v *storage.EndedSession) []cell {
