@@ -32,18 +32,22 @@ broker itself, which costs a login each time.`
 }
 
 // Run implements the command.
-func (c credentialProcessCommand) Run(ctx context.Context, to *streams) error {
+func (c credentialProcessCommand) Run(ctx context.Context, to *surroundings) error {
 	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
 	defer stop()
-	credential, err := delivery.AskLocal(ctx, c.Socket, c.Grant, 0)
+	places := socketPlaces()
+	if c.Socket != "" {
+		places = []string{c.Socket}
+	}
+	credential, err := ask(ctx, places, func(ctx context.Context, place string) (client.Credential, error) {
+		return delivery.AskLocal(ctx, place, c.Grant, 0)
+	})
 	var refusal delivery.Refusal
 	switch {
 	case err == nil:
-	case !c.configured():
-		return err
 	case errors.Is(err, delivery.ErrNoAgent), errors.As(err, &refusal) && (refusal.Unknown() || refusal.Transient()):
-		// An agent for other grants, or one that has nothing yet.
-		if credential, err = c.fetch(ctx, to); err != nil {
+		// None, an agent for other grants, or one that has nothing yet.
+		if credential, err = c.instead(ctx, to, err); err != nil {
 			return err
 		}
 	default:
@@ -52,20 +56,34 @@ func (c credentialProcessCommand) Run(ctx context.Context, to *streams) error {
 	return delivery.WriteProcess(to.out, credential)
 }
 
+// instead asks the broker where one is configured; away is what the agent said.
+func (c credentialProcessCommand) instead(ctx context.Context, to *surroundings, away error) (client.Credential, error) {
+	if len(c.Broker) == 0 {
+		if f, err := c.file(); err != nil {
+			return client.Credential{}, err
+		} else if f == nil {
+			return client.Credential{}, away
+		}
+	}
+	return c.fetch(ctx, to)
+}
+
 // fetch asks the broker.
-func (c credentialProcessCommand) fetch(ctx context.Context, to *streams) (client.Credential, error) {
+func (c credentialProcessCommand) fetch(ctx context.Context, to *surroundings) (client.Credential, error) {
 	log, err := c.logger(to.err, slog.LevelWarn)
 	if err != nil {
 		return client.Credential{}, err
 	}
 	// A tool calls this, so nobody would answer a prompt.
-	config, err := c.config(ctx, to, log, false)
+	var grants []string
+	if c.Grant != "" {
+		grants = []string{c.Grant}
+	}
+	config, err := c.config(ctx, to, log, false, grants...)
 	if err != nil {
 		return client.Credential{}, err
 	}
-	if c.Grant != "" {
-		config.Grants = []string{c.Grant}
-	}
+	config.Grants = grants
 	fetched, err := client.Fetch(ctx, config, 0)
 	if err != nil {
 		return client.Credential{}, err

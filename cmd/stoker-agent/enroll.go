@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/stokerd/stoker/client"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/password"
 )
 
 // tokenVariable has the join token, for whoever has no better place. As with
@@ -38,7 +39,7 @@ never leaves this machine.`
 }
 
 // Run implements the command.
-func (c enrollCommand) Run(ctx context.Context, to *streams) error {
+func (c enrollCommand) Run(ctx context.Context, to *surroundings) error {
 	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
 	defer stop()
 	token, err := c.token(ctx, to)
@@ -66,13 +67,13 @@ func (c enrollCommand) Run(ctx context.Context, to *streams) error {
 }
 
 // token finds the join token: in the file, in the environment, or with a person.
-func (c enrollCommand) token(ctx context.Context, to *streams) (string, error) {
+func (c enrollCommand) token(ctx context.Context, to *surroundings) (string, error) {
 	switch {
 	case c.TokenFile == "-":
-		text, err := io.ReadAll(io.LimitReader(os.Stdin, longestPassword))
+		text, err := io.ReadAll(io.LimitReader(os.Stdin, longestSecret))
 		return strings.TrimSpace(string(text)), err
 	case c.TokenFile != "":
-		text, err := readSecret("join token", c.TokenFile)
+		text, err := password.ReadSecret("join token", c.TokenFile)
 		return strings.TrimSpace(text), err
 	}
 	if token := os.Getenv(tokenVariable); token != "" {

@@ -36,7 +36,7 @@ it was not found, 126 if it cannot be executed, and 125 if stoker-agent failed.`
 }
 
 // Run implements the command.
-func (c execCommand) Run(ctx context.Context, to *streams) error {
+func (c execCommand) Run(ctx context.Context, to *surroundings) error {
 	code, err := c.run(ctx, to)
 	if err == nil && code == 0 {
 		return nil
@@ -44,7 +44,7 @@ func (c execCommand) Run(ctx context.Context, to *streams) error {
 	return &codedError{code: code, err: err}
 }
 
-func (c execCommand) run(ctx context.Context, to *streams) (int, error) {
+func (c execCommand) run(ctx context.Context, to *surroundings) (int, error) {
 	args := c.Args
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
@@ -59,7 +59,11 @@ func (c execCommand) run(ctx context.Context, to *streams) (int, error) {
 	if err != nil {
 		return delivery.ExitFailed, err
 	}
-	config, err := c.config(starting, to, log, true)
+	var wanted []string
+	if c.Grant != "" {
+		wanted = []string{c.Grant}
+	}
+	config, err := c.config(starting, to, log, true, wanted...)
 	if err != nil {
 		return delivery.ExitFailed, err
 	}

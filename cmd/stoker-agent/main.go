@@ -6,41 +6,53 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/config"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/password"
 )
 
 // exitUsage is the exit code for a command line that makes no sense.
 const exitUsage = 2
 
-// commands is the command line.
-type commands struct {
-	Run               runCommand               `cmd:"" help:"Hold the stream and serve the credentials endpoint on loopback."`
+// everywhere are the commands of all systems.
+type everywhere struct {
+	Run               runCommand               `cmd:"" help:"Hold the streams and serve the credentials endpoint on loopback."`
+	Status            statusCommand            `cmd:"" help:"Say how the running agent stands."`
+	Check             checkCommand             `cmd:"" help:"Check the configuration file, without connecting."`
 	Exec              execCommand              `cmd:"" help:"Run a command with credentials that refresh by themselves."`
 	CredentialProcess credentialProcessCommand `cmd:"" name:"credential-process" help:"Answer once, as the credential_process of an AWS profile."`
 	Watch             watchCommand             `cmd:"" help:"Print what the broker pushes."`
 	Enroll            enrollCommand            `cmd:"" help:"Get this agent's first certificate for a join token."`
+	Login             loginCommand             `cmd:"" help:"Put a user's password into the operating system's keyring."`
+	Logout            logoutCommand            `cmd:"" help:"Take a user's password out of the keyring."`
 	Whoami            whoamiCommand            `cmd:"" help:"Say who the broker takes this agent for."`
 	Version           versionCommand           `cmd:"" help:"Print the version."`
 }
 
-// streams are what a command prints to. Credentials and answers go to out,
-// everything for people to err.
-type streams struct {
+// surroundings are what a command finds around it. Credentials and answers go to
+// out, everything for people to err.
+type surroundings struct {
 	out, err io.Writer
+	keyring  password.Keyring
 }
 
 func main() {
-	os.Exit(execute(context.Background(), os.Args[1:], &streams{out: os.Stdout, err: os.Stderr}))
+	os.Exit(execute(context.Background(), os.Args[1:], &surroundings{out: os.Stdout, err: os.Stderr, keyring: password.System()}))
 }
 
 // execute runs a command line and gives the exit code.
-func execute(ctx context.Context, args []string, to *streams) int {
+func execute(ctx context.Context, args []string, to *surroundings) int {
 	var line commands
 	parser, err := kong.New(&line,
 		kong.Name("stoker-agent"),
 		kong.Description("Keeps the tools on this machine supplied with short-lived AWS credentials."),
-		kong.Vars{"token_file": defaultPlace("token"), "socket": defaultSocket()},
+		kong.Vars{
+			"token_file": defaultPlace("token"), "socket": defaultSocket(), "sockets": strings.Join(socketPlaces(), ", "),
+			"config_places": strings.Join(configPlaces(), ", "), "listen": config.DefaultListen,
+		},
 		kong.Writers(to.out, to.err),
 		kong.UsageOnError(),
 	)
@@ -75,7 +87,7 @@ func (e *codedError) Error() string {
 func (e *codedError) Unwrap() error { return e.err }
 
 // exitCode prints an error and gives its exit code.
-func exitCode(to *streams, err error) int {
+func exitCode(to *surroundings, err error) int {
 	code := 1
 	var coded *codedError
 	if errors.As(err, &coded) {

@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,7 +20,7 @@ func userPlace() string {
 		return dir
 	}
 	if os.Getuid() == 0 {
-		return "/run"
+		return filepath.Dir(filepath.Dir(serviceSocket()))
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		return dir
@@ -30,6 +31,22 @@ func userPlace() string {
 // defaultSocket is the socket on which a user's agent serves that user's
 // subcommands.
 func defaultSocket() string { return defaultPlace("agent.sock") }
+
+// machineConfig is the directory of a service's configuration.
+func machineConfig() string {
+	if runtime.GOOS == "darwin" {
+		return "/Library/Application Support/stoker"
+	}
+	return "/etc/stoker"
+}
+
+// serviceSocket is where the agent serves that is a service of the machine.
+func serviceSocket() string {
+	if runtime.GOOS == "darwin" {
+		return "/var/run/stoker-agent/agent.sock"
+	}
+	return "/run/stoker-agent/agent.sock"
+}
 
 // assign is the shell's line that sets a variable to an expression.
 func assign(name, expression string) string { return "export " + name + "=" + expression }

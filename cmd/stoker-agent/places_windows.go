@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -21,16 +22,30 @@ func userPlace() string {
 	return os.TempDir()
 }
 
+// pipePrefix begins the names of our pipes.
+const pipePrefix = `\\.\pipe\stoker-agent-`
+
 // defaultSocket is the pipe on which a user's agent serves that user's
 // subcommands. Pipes have no directories, so the user is in the name.
 func defaultSocket() string {
-	const pipe = `\\.\pipe\stoker-agent`
 	user, err := windows.GetCurrentProcessToken().GetTokenUser()
 	if err != nil {
-		return pipe // of a process that cannot read its own token; it works all the same
+		return pipePrefix + "user" // of a process that cannot read its own token; it works all the same
 	}
-	return pipe + "-" + user.User.Sid.String()
+	return pipePrefix + user.User.Sid.String()
 }
+
+// machineConfig is the directory of a service's configuration.
+func machineConfig() string {
+	if dir := os.Getenv("ProgramData"); dir != "" {
+		return filepath.Join(dir, "stoker")
+	}
+	return `C:\ProgramData\stoker`
+}
+
+// serviceSocket is where the agent serves that is a service of the machine. Its
+// name is fixed, since whoever asks does not know the service's account.
+func serviceSocket() string { return pipePrefix + "service" }
 
 // assign is PowerShell's line that sets a variable to an expression.
 func assign(name, expression string) string { return "$env:" + name + " = " + expression }

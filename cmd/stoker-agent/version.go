@@ -10,7 +10,7 @@ import (
 type versionCommand struct{}
 
 // Run implements the command.
-func (versionCommand) Run(to *streams) error {
+func (versionCommand) Run(to *surroundings) error {
 	_, err := fmt.Fprintln(to.out, "stoker-agent", version.String())
 	return err
 }

@@ -25,14 +25,14 @@ type watchCommand struct {
 // Run implements the command. It ends when it is told to; or, since somebody is
 // looking at it, when the broker refuses for good before it ever let the agent
 // in.
-func (c watchCommand) Run(ctx context.Context, to *streams) error {
+func (c watchCommand) Run(ctx context.Context, to *surroundings) error {
 	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
 	defer stop()
 	log, err := c.logger(to.err, slog.LevelError)
 	if err != nil {
 		return err
 	}
-	config, err := c.config(ctx, to, log, true)
+	config, err := c.config(ctx, to, log, true, c.Grant...)
 	if err != nil {
 		return err
 	}

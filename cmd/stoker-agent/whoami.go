@@ -20,7 +20,7 @@ type whoamiCommand struct {
 }
 
 // Run implements the command.
-func (c whoamiCommand) Run(ctx context.Context, to *streams) error {
+func (c whoamiCommand) Run(ctx context.Context, to *surroundings) error {
 	ctx, stop := signal.NotifyContext(ctx, stopSignals...)
 	defer stop()
 	log, err := c.logger(to.err, slog.LevelWarn)
@@ -35,7 +35,7 @@ func (c whoamiCommand) Run(ctx context.Context, to *streams) error {
 	if err != nil {
 		return err
 	}
-	certificate, err := client.ReadCertificate(client.Files{Certificate: c.Cert, Key: c.Key})
+	certificate, err := client.ReadCertificate(client.Files{Certificate: config.CertFile, Key: config.KeyFile})
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ func (f *File) check() {
 	f.checkUsers()
 	f.checkProfiles()
 	f.checkHook()
+	f.checkIMDS()
 	if err := checkLoopback(f.Listen); err != nil {
 		f.Problem("listen", "%v", err)
 	}
@@ -237,5 +238,21 @@ func (f *File) checkHook() {
 	}
 	if f.Hook.Timeout < leastTimeout || f.Hook.Timeout > mostTimeout {
 		f.Problem("hook.timeout", "want %s to %s, not %s", leastTimeout, mostTimeout, f.Hook.Timeout)
+	}
+}
+
+func (f *File) checkIMDS() {
+	if f.IMDS == nil {
+		return
+	}
+	if err := checkLoopback(f.IMDS.Listen); err != nil {
+		f.Problem("imds.listen", "%v", err)
+	}
+	held := f.Held()
+	switch {
+	case f.IMDS.Grant == "" && len(held) > 1:
+		f.Problem("imds", "missing grant: there are several, and it serves one")
+	case f.IMDS.Grant != "" && len(held) > 0 && !slices.Contains(held, f.IMDS.Grant):
+		f.Problem("imds.grant", "no user holds grant %s", f.IMDS.Grant)
 	}
 }

@@ -38,6 +38,10 @@ type Config struct {
 	Profiles map[string]string `yaml:"profiles"`
 	// A command to run when a credential was renewed or revoked. Default: none.
 	Hook *HookConfig `yaml:"hook"`
+	// Emulation of EC2's instance metadata service, version 2, for tools that can
+	// ask nothing else. Default: none. Every user of the machine gets the
+	// credentials from it.
+	IMDS *IMDSConfig `yaml:"imds"`
 	// What is logged, to standard error (as a service of Windows, to the event
 	// log).
 	Log LogConfig `yaml:"log"`
@@ -67,6 +71,14 @@ type HookConfig struct {
 	Command []string `yaml:"command"`
 	// How long it may run before it is ended. Default 30s, at least 1s, at most 10m.
 	Timeout time.Duration `yaml:"timeout"`
+}
+
+// IMDSConfig is a metadata service.
+type IMDSConfig struct {
+	// Loopback address. Required.
+	Listen string `yaml:"listen"`
+	// The grant that is served. Default: the only one.
+	Grant string `yaml:"grant"`
 }
 
 // LogConfig says what is logged.

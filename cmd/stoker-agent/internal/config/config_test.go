@@ -146,6 +146,9 @@ func TestProblems(t *testing.T) {
 		"timeout's unit":     {least + oneUser + "hook: {command: [agent.key], timeout: 5}\n", "hook.timeout: want a duration with its unit"},
 		"timeout too short":  {least + oneUser + "hook: {command: [agent.key], timeout: 5ms}\n", "hook.timeout: want 1s to 10m0s"},
 		"timeout too long":   {least + oneUser + "hook: {command: [agent.key], timeout: 1h}\n", "hook.timeout: want 1s to 10m0s"},
+		"imds, open to all":  {least + oneUser + "imds: {listen: 0.0.0.0:1}\n", "imds.listen: \"0.0.0.0:1\": credentials are served on loopback"},
+		"imds, which grant":  {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0}\n", "imds: missing grant"},
+		"imds, no grant":     {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0, grant: music}\n", "imds.grant: no user holds grant music"},
 		"level":              {least + oneUser + "log: {level: loud}\n", "log.level: want one of debug, info, warn, error"},
 		"format":             {least + oneUser + "log: {format: xml}\n", "log.format: want text or json"},
 	} {

@@ -33,15 +33,26 @@ func System() Keyring { return system{} }
 type system struct{}
 
 func (system) Get(login string) (string, error) {
+	if err := reachable(); err != nil {
+		return "", err
+	}
 	password, err := keyring.Get(service, login)
 	return password, named(err)
 }
 
 func (system) Set(login, password string) error {
+	if err := reachable(); err != nil {
+		return err
+	}
 	return named(keyring.Set(service, login, password))
 }
 
-func (system) Delete(login string) error { return named(keyring.Delete(service, login)) }
+func (system) Delete(login string) error {
+	if err := reachable(); err != nil {
+		return err
+	}
+	return named(keyring.Delete(service, login))
+}
 
 func named(err error) error {
 	if errors.Is(err, keyring.ErrNotFound) {

@@ -96,6 +96,7 @@ func TestCredential(t *testing.T) {
 
 func TestSystemKeyring(t *testing.T) {
 	keyring.MockInit()
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent")
 	k := System()
 	if _, err := k.Get("nightly@acme"); !errors.Is(err, ErrNoEntry) {
 		t.Errorf("an empty one: %v", err)
@@ -115,6 +116,23 @@ func TestSystemKeyring(t *testing.T) {
 	}
 	if _, err := source(t.Context()); err == nil || !strings.Contains(err.Error(), "stoker-agent login") {
 		t.Errorf("without an entry: %v", err)
+	}
+}
+
+// Without a session bus there is no keyring, and none is started.
+func TestNoKeyring(t *testing.T) {
+	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
+		t.Skip("the keyring is on no bus here")
+	}
+	keyring.MockInit()
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
+	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	k := System()
+	_, get := k.Get("nightly@acme")
+	for _, err := range []error{get, k.Set("nightly@acme", "secret"), k.Delete("nightly@acme")} {
+		if err == nil || !strings.Contains(err.Error(), "no session bus") {
+			t.Errorf("%v", err)
+		}
 	}
 }
 

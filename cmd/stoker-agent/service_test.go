@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/agent"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/password"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/service"
+)
+
+// register is a service manager that keeps its services in memory.
+type register map[string]service.Definition
+
+func (r register) Install(d service.Definition) error {
+	if _, exists := r[d.Name]; exists {
+		return errors.New("there is one")
+	}
+	r[d.Name] = d
+	return nil
+}
+
+func (r register) Uninstall(name string) error {
+	if _, exists := r[name]; !exists {
+		return errors.New("there is none")
+	}
+	delete(r, name)
+	return nil
+}
+
+// ring is a keyring in memory.
+type ring map[string]string
+
+func (r ring) Get(login string) (string, error) {
+	secret, ok := r[login]
+	if !ok {
+		return "", password.ErrNoEntry
+	}
+	return secret, nil
+}
+
+func (r ring) Set(login, secret string) error { r[login] = secret; return nil }
+
+func (r ring) Delete(login string) error {
+	if _, ok := r[login]; !ok {
+		return password.ErrNoEntry
+	}
+	delete(r, login)
+	return nil
+}
+
+// configure writes a configuration file for a broker into a directory of its own.
+func configure(t *testing.T, broker *clienttest.Broker, more string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent") // sockets have short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	broker.Files(dir)
+	text := "brokers: [" + broker.Address() + "]\nca: ca.pem\ncertificate: agent.pem\nkey: agent.key\nlisten: 127.0.0.1:0\n" +
+		"socket: run/agent.sock\ntoken_file: run/token\n" + more
+	file := filepath.Join(dir, "stoker-agent.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestInstallService(t *testing.T) {
+	broker := clienttest.New(t)
+	good := configure(t, broker, "users: {nightly@acme: {password_file: password}}\n")
+	manager, out := register{}, new(bytes.Buffer)
+	to := &surroundings{out: out, err: io.Discard, keyring: ring{}}
+	executable := filepath.Join(filepath.Dir(good), "stoker-agent.exe")
+	if err := installService(manager, executable, good, to); err != nil {
+		t.Fatal(err)
+	}
+	d := manager[service.Name]
+	if d.Executable != executable || !slices.Equal(d.Arguments, []string{"service", "run", "--config", good}) ||
+		!strings.Contains(out.String(), service.Account) {
+		t.Errorf("%+v; %s", d, out)
+	}
+	if err := installService(manager, executable, good, to); err == nil {
+		t.Error("it was installed twice")
+	}
+	if err := uninstallService(manager, to); err != nil {
+		t.Fatal(err)
+	}
+	if err := uninstallService(manager, to); err == nil {
+		t.Error("it was uninstalled twice")
+	}
+	for says, file := range map[string]string{
+		"a keyring is a person's": configure(t, broker, "users: {nightly@acme: {password_keyring: true}}\n"),
+		"missing password":        configure(t, broker, "users: {nightly@acme: {}}\n"),
+		"none.yaml":               filepath.Join(filepath.Dir(good), "none.yaml"),
+	} {
+		if err := installService(manager, executable, file, to); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %q", err, says)
+		}
+	}
+	if err := installService(manager, "stoker-agent.exe", good, to); err == nil {
+		t.Error("it was installed without a path")
+	}
+	if len(manager) != 0 {
+		t.Errorf("a refusal left %v", manager)
+	}
+}
+
+// The whole of a service's life, but for the calls to Windows.
+func TestServiceLife(t *testing.T) {
+	broker := clienttest.New(t)
+	file := configure(t, broker, "users: {nightly@acme: {password_file: password}}\n")
+	to := &surroundings{out: io.Discard, err: io.Discard, keyring: ring{}}
+	requests, states := make(chan service.Request), make(chan service.State, 8)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- service.Supervise(t.Context(), func(ctx context.Context, ready func()) error {
+			s, err := serviceSettings(file, to, t.Output())
+			if err != nil {
+				return err
+			}
+			return serve(ctx, s, func(*agent.Agent) error { ready(); return nil })
+		}, requests, func(s service.State) { states <- s })
+	}()
+	for _, want := range []service.State{service.Starting, service.Running} {
+		if got := <-states; got != want {
+			t.Fatalf("state %v, want %v", got, want)
+		}
+	}
+	requests <- service.Stop
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if first, last := <-states, <-states; first != service.Stopping || last != service.Stopped {
+		t.Errorf("at the end %v, %v", first, last)
+	}
+}
