@@ -25,7 +25,7 @@ import (
 
 // Whom the broker knows.
 const (
-	// Login is the one user.
+	// Login is the user that Config logs in as. AddUser adds others.
 	Login = "nightly@acme"
 	// AgentID is the identity in the certificate that Config uses.
 	AgentID = "spiffe://stoker.test/tenant/acme/agent/nas-1"
@@ -84,6 +84,7 @@ type Broker struct {
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at each change
 	password string
+	others   map[string]string // the other users' passwords by login
 	address  string
 	server   *grpc.Server
 	listener *listener
@@ -115,6 +116,7 @@ func New(tb testing.TB, options ...Option) *Broker {
 		tb: tb, settings: s, authority: newAuthority(tb), gate: newGate(),
 		changed:   make(chan struct{}),
 		password:  rand.Text(),
+		others:    make(map[string]string),
 		grants:    make(map[string]*client.Credential),
 		issued:    make(map[string]time.Time),
 		withdrawn: make(map[string]client.Reason),
@@ -245,6 +247,14 @@ func (b *Broker) SetPassword(password string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.password = password
+}
+
+// AddUser adds another user, "login@tenant", of the agent's tenant. The grants are
+// every user's.
+func (b *Broker) AddUser(login, password string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.others[login] = password
 }
 
 // SetClock makes the broker's clock differ from this machine's.

@@ -22,7 +22,7 @@ import (
 
 // session is one login.
 type session struct {
-	id         string
+	id, login  string
 	thumbprint [sha256.Size]byte
 	expires    time.Time
 	ended      *client.Error
@@ -56,7 +56,6 @@ func (b *Broker) authenticate(ctx context.Context) (caller, *client.Error) {
 			CertificateExpireTime: timestamppb.New(leaf.NotAfter),
 			Tenant:                tenant,
 			Agent:                 leaf.URIs[0].Path[strings.LastIndex(leaf.URIs[0].Path, "/")+1:],
-			Login:                 strings.TrimSuffix(Login, "@"+tenant),
 		},
 	}
 	sent := metadata.ValueFromIncomingContext(ctx, "authorization")
@@ -64,33 +63,41 @@ func (b *Broker) authenticate(ctx context.Context) (caller, *client.Error) {
 		return caller{}, refusal(client.ReasonLoginRequired, "one authorization is needed")
 	}
 	scheme, value, _ := strings.Cut(sent[0], " ")
+	check := b.basic
 	if scheme == "Bearer" {
-		return c, b.bearer(&c, value)
+		check = b.bearer
 	}
-	return c, b.basic(scheme, value)
+	refused := check(&c, scheme, value)
+	return c, refused
 }
 
-func (b *Broker) basic(scheme, value string) *client.Error {
+func (b *Broker) basic(c *caller, scheme, value string) *client.Error {
 	decoded, err := base64.StdEncoding.DecodeString(value)
 	if scheme != "Basic" || err != nil {
 		return refusal(client.ReasonLoginMalformed, "neither Basic nor Bearer")
+	}
+	login, password, _ := strings.Cut(string(decoded), ":")
+	known, exists := b.others[login]
+	if login == Login {
+		known, exists = b.password, true
 	}
 	switch {
 	case b.refuseLogin != nil:
 		b.record.refused++
 		b.note()
 		return b.refuseLogin
-	case string(decoded) != Login+":"+b.password:
+	case !exists || password != known:
 		b.record.refused++
 		b.note()
 		return refusal(client.ReasonLoginRejected, "the login or the password is wrong")
 	}
+	c.identity.Login, _, _ = strings.Cut(login, "@")
 	b.record.logins++
 	b.note()
 	return nil
 }
 
-func (b *Broker) bearer(c *caller, token string) *client.Error {
+func (b *Broker) bearer(c *caller, _, token string) *client.Error {
 	s := b.sessions[token]
 	switch {
 	case s == nil:
@@ -102,7 +109,7 @@ func (b *Broker) bearer(c *caller, token string) *client.Error {
 	case s.thumbprint != c.thumbprint:
 		return refusal(client.ReasonTokenCertificateMismatch, "the access token is of another certificate")
 	}
-	c.session, c.token = s, token
+	c.session, c.token, c.identity.Login = s, token, s.login
 	c.identity.SessionId, c.identity.SessionExpireTime = s.id, timestamppb.New(s.expires)
 	return nil
 }
@@ -128,7 +135,7 @@ func (s sessionService) CreateSession(ctx context.Context, _ *stokerv1.CreateSes
 		return nil, statusOf(*refusal(client.ReasonLoginRequired, "a password is needed")).Err()
 	}
 	token := rand.Text()
-	made := &session{id: rand.Text(), thumbprint: c.thumbprint, expires: b.now().Add(b.settings.session)}
+	made := &session{id: rand.Text(), login: c.identity.GetLogin(), thumbprint: c.thumbprint, expires: b.now().Add(b.settings.session)}
 	b.sessions[token] = made
 	c.identity.SessionId, c.identity.SessionExpireTime = made.id, timestamppb.New(made.expires)
 	return &stokerv1.CreateSessionResponse{

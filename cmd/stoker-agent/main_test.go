@@ -25,6 +25,9 @@ import (
 // childMode makes this binary stoker-agent, or a tool that stoker-agent runs.
 const childMode = "AGENT_TEST_CHILD"
 
+// childRing is the file of a stoker-agent's keyring; without it, it has none.
+const childRing = "AGENT_TEST_RING"
+
 func TestMain(m *testing.M) {
 	switch os.Getenv(childMode) {
 	case "agent":
@@ -32,11 +35,47 @@ func TestMain(m *testing.M) {
 		if err := os.Setenv(childMode, "tool"); err != nil {
 			panic(err)
 		}
-		main()
+		os.Exit(execute(context.Background(), os.Args[1:], &surroundings{out: os.Stdout, err: os.Stderr, keyring: ringFile(os.Getenv(childRing))}))
 	case "tool":
 		os.Exit(tool(os.Args[1:]))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// ringFile is a keyring in a file: a line for each password.
+type ringFile string
+
+func (f ringFile) load() (ring, error) {
+	passwords := ring{}
+	text, err := os.ReadFile(string(f))
+	for line := range strings.Lines(string(text)) {
+		login, secret, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		passwords[login] = secret
+	}
+	return passwords, err
+}
+
+func (f ringFile) Get(login string) (string, error) {
+	passwords, err := f.load()
+	if err != nil {
+		return "", err
+	}
+	return passwords.Get(login)
+}
+
+func (f ringFile) Set(login, secret string) error {
+	return os.WriteFile(string(f), []byte(login+" "+secret+"\n"), 0o600)
+}
+
+func (f ringFile) Delete(login string) error {
+	passwords, err := f.load()
+	if err == nil {
+		err = passwords.Delete(login)
+	}
+	if err == nil {
+		err = os.WriteFile(string(f), nil, 0o600)
+	}
+	return err
 }
 
 // tool is a command under "stoker-agent exec".
