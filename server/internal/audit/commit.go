@@ -49,11 +49,23 @@ func (t *Trail) run() {
 
 // gather takes what is queued with the first, without waiting: while one batch
 // is committed, the next collects.
+//
+// It lets others run for as long as that brings more: the callers whom the last
+// batch has just answered, and on a busy machine whoever is about to come. A
+// large batch costs each of its records less than a third of what a small one
+// does. On a machine with nothing else to do it returns at once.
 func (t *Trail) gather(first *request) []*request {
-	batch := []*request{first}
-	// Let the callers whom the last batch has just answered come back first:
-	// it makes batches a third larger under load.
-	runtime.Gosched()
+	batch := append(make([]*request, 0, maxBatch), first)
+	for before := 0; len(batch) > before && len(batch) < maxBatch; {
+		before = len(batch)
+		runtime.Gosched()
+		batch = t.queued(batch)
+	}
+	return batch
+}
+
+// queued adds what is queued to the batch.
+func (t *Trail) queued(batch []*request) []*request {
 	for len(batch) < maxBatch {
 		select {
 		case r := <-t.queue:

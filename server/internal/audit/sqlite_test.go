@@ -202,7 +202,7 @@ func TestSQLiteTampering(t *testing.T) {
 		"head shortens": {`UPDATE audit_heads SET sequence = 5`, audit.FaultHeadForged, 5},
 		"head extends":  {`UPDATE audit_heads SET sequence = 50`, audit.FaultHeadForged, 50},
 		"front removed": {`DELETE FROM audit_records WHERE sequence < 5; UPDATE audit_heads SET first_sequence = 5,
-			first_previous_hash = (SELECT previous_hash FROM audit_records WHERE sequence = 5)`, audit.FaultHeadForged, 11},
+			first_previous_hash = (SELECT rest ->> 'previous_hash' FROM audit_records WHERE sequence = 5)`, audit.FaultHeadForged, 11},
 		"reordered": {`UPDATE audit_records SET sequence = -1 WHERE sequence = 5; UPDATE audit_records SET sequence = 5 WHERE sequence = 6;
 			UPDATE audit_records SET sequence = 6 WHERE sequence = -1`, audit.FaultAltered, 5},
 		"duplicated": {`CREATE TEMP TABLE again AS SELECT * FROM audit_records WHERE sequence = 5; UPDATE again SET sequence = 12;

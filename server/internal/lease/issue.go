@@ -13,14 +13,22 @@ import (
 // so any more.
 var errMoot = errors.New("the entitlement changed during the call to STS")
 
+// flight is one call to STS, and what becomes of its answer.
+type flight struct {
+	lease *lease
+	plan  *plan
+}
+
 // fly makes one call to STS and brings its result home. It runs on a goroutine
 // of its own under the manager's context.
-func (m *Manager) fly(l *lease, p plan) {
+func (m *Manager) fly(f flight) {
+	l, p := f.lease, *f.plan
 	defer m.calls.Done()
-	defer m.land(p.account)
+	defer m.home(p.account)
 	wall := m.clock.wall()
 	ctx, traced := m.trace(p)
 	h, kind, wait, why := m.ask(ctx, p)
+	m.land(p.account)
 	if why != nil {
 		traced(why)
 		m.fail(l, p, why, kind, wait)
@@ -45,12 +53,30 @@ func (m *Manager) fly(l *lease, p plan) {
 	}
 }
 
-// land frees the call's place.
+// land frees the call's place: STS has answered. What is left is to record the
+// answer, and many records make one commit.
 func (m *Manager) land(a *account) {
 	m.queues.Lock()
+	full := a.full()
 	a.flying--
+	a.landed++
+	freed := full && !a.full()
 	m.queues.Unlock()
-	m.kick()
+	if freed {
+		m.kick()
+	}
+}
+
+// home ends what landed.
+func (m *Manager) home(a *account) {
+	m.queues.Lock()
+	full := a.full()
+	a.landed--
+	freed := full && !a.full()
+	m.queues.Unlock()
+	if freed {
+		m.kick()
+	}
 }
 
 // ask calls STS. It gives a holding, or why there is none.

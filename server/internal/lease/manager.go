@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/stokerd/stoker/server/internal/hands"
 	"github.com/stokerd/stoker/server/internal/issuer"
 )
 
@@ -62,6 +63,10 @@ const (
 	// longestQueue how many records or look-ups may wait.
 	refusalWriters = 16
 	longestQueue   = 200_000
+
+	// mostLanded bounds the answers of an account's STS that wait for the audit
+	// trail, which is what a trail that hangs costs.
+	mostLanded = 512
 )
 
 func (c *Config) setDefaults() {
@@ -148,6 +153,8 @@ type Manager struct {
 	// kicked wakes the scheduler; its one place coalesces.
 	kicked chan struct{}
 	calls  sync.WaitGroup
+	// flights does what is in calls.
+	flights *hands.Pool[flight]
 	// lookups asks the history, records writes refusals.
 	lookups, records crew
 
@@ -175,7 +182,9 @@ type account struct {
 	ready, waiting queue
 	pace           *pace // nil: none is needed
 	gate           gate
-	flying         int
+	// flying counts the calls to STS, landed those that have been answered and
+	// wait for the audit trail.
+	flying, landed int
 	// gathering: the queue is being filled, and nothing is taken from it.
 	gathering int
 	// late is how much later than asked the last credential ended: what STS's
@@ -202,6 +211,7 @@ func New(c Config) (*Manager, error) {
 		done:     make(chan struct{}),
 		seed:     maphash.MakeSeed(),
 	}
+	m.flights = hands.New(m.fly)
 	m.clock.init(c.Now)
 	m.index.init()
 	m.lookups.init(c.Lookups, longestQueue)
@@ -217,6 +227,9 @@ func New(c Config) (*Manager, error) {
 	m.order = append([]*account{m.nowhere}, m.order...)
 	return m, nil
 }
+
+// full says that no further call may be made until one ends.
+func (a *account) full() bool { return a.flying >= a.most || a.landed >= mostLanded }
 
 func newAccount(name string, a Account) *account {
 	made := &account{

@@ -23,6 +23,16 @@ func (m *Manager) Run(ctx context.Context) error {
 	if m.running.Swap(true) {
 		return errors.New("the lease manager runs already")
 	}
+	keeping, stopKeeping := context.WithCancel(ctx)
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		m.flights.Keep(keeping)
+	}()
+	defer func() {
+		stopKeeping()
+		<-kept
+	}()
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
 	m.kick()
@@ -101,7 +111,7 @@ func (m *Manager) serve(a *account) time.Duration {
 			continue
 		}
 		m.calls.Add(1)
-		go m.fly(l, p)
+		m.flights.Do(flight{l, &p})
 	}
 	return 0
 }
@@ -113,7 +123,7 @@ func (m *Manager) next(a *account) (*lease, time.Duration) {
 	m.queues.Lock()
 	defer m.queues.Unlock()
 	switch {
-	case a.ready.len() == 0, a.flying >= a.most, a.gathering > 0:
+	case a.ready.len() == 0, a.full(), a.gathering > 0:
 		// Whoever changes that kicks.
 		return nil, tick
 	}
@@ -163,13 +173,13 @@ func (m *Manager) stop() error {
 	return err
 }
 
-// inFlight counts the calls that have not landed.
+// inFlight counts the calls that are not home.
 func (m *Manager) inFlight() int {
 	m.queues.Lock()
 	defer m.queues.Unlock()
 	n := 0
 	for _, a := range m.order {
-		n += a.flying
+		n += a.flying + a.landed
 	}
 	return n
 }

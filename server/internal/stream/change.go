@@ -118,11 +118,9 @@ func (r *Registry) collect(by relation, key string, to map[*Stream]struct{}) {
 	}
 }
 
-// grantChanges are the grants of a tenant that came, changed or went: the ids
-// of all, the names of those that are still there.
-type grantChanges struct {
-	ids, names map[string]struct{}
-}
+// grantChanges are the grants of a tenant that came, changed or went: all by
+// id, without a name those that are gone.
+type grantChanges map[string]storage.Grant
 
 // collectGrant adds the grant to its tenant's. A grant that is gone and to
 // which no stream has subscribed concerns none.
@@ -136,32 +134,31 @@ func (r *Registry) collectGrant(id string, to map[string]grantChanges) {
 	if g.TenantID == "" {
 		return
 	}
-	changed, ok := to[g.TenantID]
-	if !ok {
-		changed = grantChanges{ids: map[string]struct{}{}, names: map[string]struct{}{}}
-		to[g.TenantID] = changed
+	if to[g.TenantID] == nil {
+		to[g.TenantID] = grantChanges{}
 	}
-	changed.ids[id] = struct{}{}
-	if g.Name != "" {
-		changed.names[g.Name] = struct{}{}
-	}
+	to[g.TenantID][id] = g
 }
 
-// uses says whether the changes may concern the stream.
+// uses says whether the stream's subscriptions may be others after the changes.
+// A grant that it is supplied with and still may have is its lease's business
+// alone.
 func (s *Stream) uses(changed grantChanges) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all {
-		return true
-	}
-	for _, e := range s.entries {
-		if _, named := changed.names[e.name]; named {
-			return true
+	for id, g := range changed {
+		supplied, named := false, false
+		for _, e := range s.entries {
+			if e.supply != nil && e.supply.grantID == id {
+				if e.name != g.Name || !owns(s.principal, g) {
+					return true
+				}
+				supplied = true
+			} else if e.name == g.Name {
+				named = true
+			}
 		}
-		if e.supply == nil {
-			continue
-		}
-		if _, supplied := changed.ids[e.supply.grantID]; supplied {
+		if named || s.all && !supplied {
 			return true
 		}
 	}

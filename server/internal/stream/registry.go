@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/stokerd/stoker/server/internal/authn"
+	"github.com/stokerd/stoker/server/internal/hands"
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -88,6 +89,8 @@ type Registry struct {
 	start  time.Time
 	timers timers
 	counts counts
+	// senders drain outboxes.
+	senders *hands.Pool[*Stream]
 
 	// mu is held for moments, and nothing is called under it. No stream's
 	// lock is taken while it is held.
@@ -131,13 +134,17 @@ func New(c Config) (*Registry, error) {
 	}
 	r := &Registry{Config: c, start: time.Now(), index: newIndex(), watched: map[string]watched{}}
 	r.timers.earlier = make(chan struct{}, 1)
+	r.senders = hands.New((*Stream).work)
 	r.counts.ended = map[string]int64{}
 	return r, nil
 }
 
 // Run sends heartbeats and ends streams whose time is over, until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
+	var both sync.WaitGroup
+	both.Go(func() { r.senders.Keep(ctx) })
 	r.timers.run(ctx, r.clock, (*Stream).wake)
+	both.Wait()
 	return nil
 }
 

@@ -213,7 +213,7 @@ func (s *Stream) unsettle() {
 func (s *Stream) start() {
 	if !s.working && (s.unsettled || !s.outbox.empty()) {
 		s.working = true
-		go s.work()
+		s.registry.senders.Do(s)
 	}
 }
 

@@ -287,11 +287,11 @@ func TestUnreadableRow(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if _, err := db.ExecContext(t.Context(), "UPDATE audit_records SET detail = '{'"); err != nil {
+	if _, err := db.ExecContext(t.Context(), "UPDATE audit_records SET rest = '{'"); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.AuditChain(t.Context(), "w", 1, 10)
-	if !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "column detail") {
+	if !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "column rest") {
 		t.Errorf("error is %v", err)
 	}
 }

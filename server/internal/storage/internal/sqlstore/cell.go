@@ -132,6 +132,8 @@ func (c cell) encode() (any, error) {
 			texts = append(texts, k, v)
 		}
 		return c.encodeJSON(*field, texts...)
+	case *unsearched:
+		return c.encodeRest(field)
 	default:
 		return nil, fmt.Errorf("column %s: cannot store a %T", c.column, c.field)
 	}
@@ -287,6 +289,8 @@ func (c cell) scanText(stored any) error {
 	case *map[string]string:
 		*field = nil
 		return c.decodeJSON(s, field)
+	case *unsearched:
+		return c.decodeRest(s, field)
 	}
 	return c.unreadable(stored)
 }

@@ -114,19 +114,10 @@ var (
 		cells: func(v *storage.AuditRecord) []cell {
 			return []cell{
 				key("writer", &v.Writer), number("sequence", &v.Sequence), moment("recorded_at", &v.Time),
-				key("event", &v.Event), text("reason", &v.Reason), text("actor", &v.Actor),
-				text("certificate_serial", &v.CertificateSerial),
-				text("certificate_thumbprint", &v.CertificateThumbprint),
-				text("peer", &v.Peer), text("request_id", &v.RequestID),
-				text("tenant_id", &v.TenantID), reference("tenant_name", &v.Tenant),
-				text("user_id", &v.UserID), text("user_login", &v.Login),
-				text("agent_id", &v.AgentID), text("agent_name", &v.Agent),
-				text("grant_id", &v.GrantID), text("grant_name", &v.Grant),
-				text("session_id", &v.SessionID), text("account", &v.Account),
+				key("event", &v.Event), reference("tenant_name", &v.Tenant), text("user_login", &v.Login),
+				text("agent_name", &v.Agent), text("grant_name", &v.Grant),
 				reference("credential_id", &v.CredentialID), reference("access_key_id", &v.AccessKeyID),
-				reference("session_name", &v.SessionName), text("policy_hash", &v.PolicyHash),
-				instant("expires_at", &v.Expires), dictionary("detail", &v.Detail),
-				text("previous_hash", &v.PrevHash), text("hash", &v.Hash),
+				reference("session_name", &v.SessionName), rest("rest", v),
 			}
 		}}
 
