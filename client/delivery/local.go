@@ -18,8 +18,9 @@ import (
 // ErrNoAgent is returned where no agent serves.
 var ErrNoAgent = errors.New("no agent is running")
 
-// errStranger is returned where an agent's place is in somebody else's hands.
-var errStranger = errors.New("it is another user's: remove it, or choose another place")
+// errStranger is returned where an agent's place is in somebody else's hands, who
+// is not asked: for this user no agent is running.
+var errStranger = fmt.Errorf("%w: what serves there is another user's", ErrNoAgent)
 
 // longestAnswer bounds, in bytes, what is read of an agent's answer. The status
 // of a hundred grants is the longest.
@@ -28,7 +29,7 @@ const longestAnswer = 1 << 20
 // Local serves a supply to this program's own subcommands, on a Unix socket or a
 // Windows named pipe. There is no token: nobody else can connect. The socket is
 // in a directory that its owner alone may enter, and the pipe's access control
-// list names its owner alone.
+// list names its owner and, like root, the administrators.
 type Local struct {
 	site  site
 	paths *http.ServeMux
@@ -101,7 +102,7 @@ func getLocal(ctx context.Context, place string, u url.URL) (status int, body []
 	response, err := (&http.Client{Transport: transport, Timeout: requestTimeout}).Do(request)
 	if err != nil {
 		var wrapper *url.Error
-		if (errors.Is(err, ErrNoAgent) || errors.Is(err, errStranger)) && errors.As(err, &wrapper) {
+		if errors.Is(err, ErrNoAgent) && errors.As(err, &wrapper) {
 			return 0, nil, wrapper.Err // the URL is of no use to anybody
 		}
 		return 0, nil, fmt.Errorf("the agent does not answer: %w", err)

@@ -14,8 +14,12 @@ import (
 // pipePrefix begins the names of pipes of this machine.
 const pipePrefix = `\\.\pipe\`
 
-// listenOwner listens on a pipe that its owner alone, on this machine alone, can
-// connect to. It fails where there is one of that name: then another agent
+// serviceAccount is what stoker-agent runs as when it is a service. Windows gives
+// the account to that service alone.
+const serviceAccount = `NT SERVICE\stoker-agent`
+
+// listenOwner listens on a pipe that on this machine alone its owner can connect
+// to, and administrators, who can do as any user does. It fails where there is one of that name: then another agent
 // serves, or somebody waits for our subcommands.
 func listenOwner(pipe string) (net.Listener, error) {
 	if err := checkPipe(pipe); err != nil {
@@ -26,8 +30,9 @@ func listenOwner(pipe string) (net.Listener, error) {
 		return nil, fmt.Errorf("pipe: %w", err)
 	}
 	// The owner is named because an administrator's pipes would belong to all
-	// administrators otherwise. P keeps inherited rights out.
-	listener, err := winio.ListenPipe(pipe, &winio.PipeConfig{SecurityDescriptor: "O:" + user.String() + "D:P(A;;GA;;;" + user.String() + ")"})
+	// administrators otherwise. P keeps inherited rights out, GA is all rights, and
+	// GRGW is asking.
+	listener, err := winio.ListenPipe(pipe, &winio.PipeConfig{SecurityDescriptor: "O:" + user.String() + "D:P(A;;GA;;;" + user.String() + ")(A;;GRGW;;;BA)"})
 	if errors.Is(err, windows.ERROR_ACCESS_DENIED) {
 		return nil, fmt.Errorf("another agent is serving on %s: stop it, or choose another place: %w", pipe, err)
 	}
@@ -57,7 +62,8 @@ func currentUser() (*windows.SID, error) {
 // dialOwner connects to the agent on a pipe. Any user can make a pipe of any
 // name while no agent runs, and keys of a stranger's choosing would send a backup
 // into a stranger's bucket: the pipe's owner, which a stranger cannot forge, must
-// be ourselves. The server learns nothing of us: the connection is anonymous.
+// be ourselves, the system or the agent's service. The server learns nothing of
+// us: the connection is anonymous.
 func dialOwner(ctx context.Context, pipe string) (net.Conn, error) {
 	if err := checkPipe(pipe); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoAgent, err)
@@ -92,8 +98,12 @@ func checkPipeOwner(conn net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("who we are: %w", err)
 	}
-	if !owner.Equals(user) {
-		return errStranger
+	if owner.Equals(user) || owner.IsWellKnown(windows.WinLocalSystemSid) {
+		return nil
 	}
-	return nil
+	// Where there is no such service there is no such account.
+	if service, _, _, err := windows.LookupSID("", serviceAccount); err == nil && owner.Equals(service) {
+		return nil
+	}
+	return errStranger
 }
