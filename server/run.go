@@ -159,6 +159,9 @@ func (s *Server) close(ctx context.Context) error {
 	for _, iam := range s.iams {
 		iam.Close()
 	}
+	if s.desk != nil {
+		s.desk.Close(limited)
+	}
 	if s.trail != nil {
 		if err := s.trail.Close(limited); err != nil {
 			errs = append(errs, fmt.Errorf("closing the audit trail: %w", err))

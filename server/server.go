@@ -63,6 +63,7 @@ type Server struct {
 	leases    *lease.Manager
 	streams   *stream.Registry
 	revoker   *revocation.Desk
+	desk      *enrollment.Desk
 	iams      []*revocation.AWS // of the accounts whose configuration says apply
 	pageKey   secret.String
 	watcher   *watch.Watcher
@@ -193,7 +194,8 @@ func (s *Server) openIdentity(context.Context) (err error) {
 		Fresh:       fresh,
 		TrustDomain: s.config.TrustDomain, Directory: s.directory, Users: s.store, Sessions: s.store,
 		Tokens: tokens, Passwords: s.passwords, Trail: s.tracing.Trail(s.trail), RevocationList: s.reloader,
-		Operators: operators, Services: services, SessionLifetime: s.config.Sessions.Lifetime, Log: s.log,
+		ForeignAuthority: s.config.TLS != (TLSConfig{}),
+		Operators:        operators, Services: services, SessionLifetime: s.config.Sessions.Lifetime, Log: s.log,
 	})
 	return err
 }
@@ -288,14 +290,14 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 	calls := newCallMetrics()
 	s.registry.MustRegister(calls, s.metrics, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	desk := enrollment.New(enrollment.Config{
+	s.desk = enrollment.New(enrollment.Config{
 		Authority: s.signer(), Directory: s.directory, Tokens: s.store, Certificates: s.store, Trail: s.trail,
 		Lifetime: s.certificateLifetime(), Log: s.log,
 	})
 	exempt, methods := endless{}, served{}
 	s.main.server = grpc.NewServer(slices.Concat(mainTransport(s.reloader.Mutual(), exempt), s.traces(methods),
 		chain(layers(s.log, calls, members(s.config.TrustDomain, s.who, admission.NewTurnstile(entriesPerCore*runtime.GOMAXPROCS(0))))))...)
-	if err := s.registerMain(desk); err != nil {
+	if err := s.registerMain(); err != nil {
 		return err
 	}
 	exempt.add(s.main.server)
@@ -308,7 +310,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 	if e := s.config.Enrollment; e != nil {
 		s.enroll.server = grpc.NewServer(append(enrollTransport(s.reloader.ServerOnly()),
 			chain(layers(s.log, calls, newcomers))...)...)
-		agentapi.RegisterEnrollment(s.enroll.server, desk)
+		agentapi.RegisterEnrollment(s.enroll.server, s.desk)
 		calls.add(s.enroll.server)
 		if s.enroll.listener, err = listen(ctx, e.Listen, enrollLimits(), s.log); err != nil {
 			return err
@@ -322,7 +324,7 @@ func (s *Server) openEndpoints(ctx context.Context) error {
 }
 
 // registerMain adds every service of the main listener.
-func (s *Server) registerMain(desk *enrollment.Desk) error {
+func (s *Server) registerMain() error {
 	agents, err := agentapi.NewCredentialService(agentapi.CredentialConfig{
 		Streams: s.streams, Directory: s.directory, Leases: s.leases, Checker: s.who, Log: s.log,
 	})
@@ -335,7 +337,7 @@ func (s *Server) registerMain(desk *enrollment.Desk) error {
 	}
 	stokerv1.RegisterCredentialServiceServer(s.main.server, agents)
 	stokerv1.RegisterSessionServiceServer(s.main.server, sessions)
-	agentapi.RegisterEnrollment(s.main.server, desk)
+	agentapi.RegisterEnrollment(s.main.server, s.desk)
 	serviceapi.Register(s.main.server, serviceapi.Config{
 		Counter: delegation.New(delegation.Config{
 			Directory: s.directory, Rules: s.who, Leases: s.leases, Trail: s.tracing.Trail(s.trail), Log: s.log,

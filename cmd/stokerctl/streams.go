@@ -26,11 +26,15 @@ func (c *streamsCommand) Run(a *api) error {
 		return showList(a.output, []column[*stokerv1.Stream]{}, found)
 	}
 	return a.table(
-		[]string{"AGENT", "USER", "GRANT", "CREDENTIAL", "LEFT", "ACKNOWLEDGED", "PENDING", "OPEN SINCE", "FROM", "CLIENT"},
+		[]string{"AGENT OR SERVICE", "USER OR REASON", "GRANT", "CREDENTIAL", "LEFT", "ACKNOWLEDGED", "PENDING", "OPEN SINCE", "FROM", "CLIENT"},
 		func(row func(...string)) {
 			for _, s := range found {
+				holder, user := s.GetTenant()+"/"+s.GetAgent(), s.GetLogin()
+				if s.GetService() != "" {
+					holder, user = s.GetTenant()+" by service "+s.GetService(), s.GetReason()
+				}
 				for _, g := range orNone(s.GetGrants()) {
-					row(s.GetTenant()+"/"+s.GetAgent(), s.GetLogin(), g.GetGrant(), g.GetCredentialId(), left(g.GetExpireTime(), time.Now()),
+					row(holder, user, g.GetGrant(), g.GetCredentialId(), left(g.GetExpireTime(), time.Now()),
 						at(g.GetAcknowledgeTime()), strconv.Itoa(int(s.GetPending())), at(s.GetOpenTime()), s.GetPeer(), s.GetClient())
 				}
 			}

@@ -85,6 +85,10 @@ type Config struct {
 	// the directory always is.
 	Fresh          func(ctx context.Context) error
 	RevocationList RevocationList
+	// ForeignAuthority says that certificates come from the provider's own PKI,
+	// so that the broker does not know which of them are of an agent that was
+	// deleted: those that begin before the deletion are refused.
+	ForeignAuthority bool
 	// Operators and Services are those that the configuration knows, by the
 	// name in their certificate.
 	Operators map[string]Role
@@ -407,6 +411,9 @@ func (a *Authenticator) checkAgent(p Principal) error {
 		return errAgentUnknown()
 	case agent.Disabled:
 		return reason.New(reason.AgentDisabled, "the provider has disabled the agent; ask the provider")
+	case a.cfg.ForeignAuthority && !p.Certificate.NotBefore.IsZero() && !p.Certificate.NotBefore.After(agent.CertificatesAfter):
+		return reason.New(reason.CertificateRevoked,
+			"the certificate begins before an agent of this name was deleted on %s; get a new one", agent.CertificatesAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -453,7 +460,9 @@ func (a *Authenticator) Introspect(ctx context.Context, token secret.String) (Pr
 		Peer: Peer{Kind: Agent, Certificate: Certificate{
 			Serial:     found.Certificate.Serial,
 			Thumbprint: found.thumbprint(),
+			NotBefore:  found.Certificate.begin(),
 			NotAfter:   time.Unix(found.Certificate.NotAfter, 0),
+			Vouchers:   found.Certificate.Vouchers,
 		}},
 		TenantID: found.TenantID,
 		AgentID:  found.AgentID,

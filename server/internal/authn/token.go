@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -43,8 +44,20 @@ type confirmation struct {
 }
 
 type boundCertificate struct {
-	Serial   string `json:"ser"`
-	NotAfter int64  `json:"exp"` // Unix seconds
+	Serial    string `json:"ser"`
+	NotBefore int64  `json:"nbf,omitempty"` // Unix seconds
+	NotAfter  int64  `json:"exp"`           // Unix seconds
+	// Vouchers names the authorities that it was verified by: who asks about
+	// the token learns when they are not trusted any more.
+	Vouchers string `json:"vch,omitempty"`
+}
+
+// begin is when the certificate begins; zero where the token does not say.
+func (c boundCertificate) begin() time.Time {
+	if c.NotBefore == 0 {
+		return time.Time{}
+	}
+	return time.Unix(c.NotBefore, 0)
 }
 
 // Tokens signs and verifies access tokens: HS256, since only the broker reads
@@ -95,7 +108,10 @@ func (t *Tokens) mint(p Principal) (secret.String, error) {
 		AgentID:         p.AgentID,
 		PasswordVersion: p.PasswordVersion,
 		Confirmation:    confirmation{Thumbprint: base64.RawURLEncoding.EncodeToString(thumbprint)},
-		Certificate:     boundCertificate{Serial: p.Certificate.Serial, NotAfter: p.Certificate.NotAfter.Unix()},
+		Certificate: boundCertificate{
+			Serial: p.Certificate.Serial, NotBefore: unix(p.Certificate.NotBefore), NotAfter: p.Certificate.NotAfter.Unix(),
+			Vouchers: bounded(p.Certificate.Vouchers),
+		},
 	})
 	token.Header["kid"] = key.id
 	text, err := token.SignedString([]byte(key.value.Reveal()))
@@ -103,6 +119,31 @@ func (t *Tokens) mint(p Principal) (secret.String, error) {
 		return secret.String{}, fmt.Errorf("sign an access token: %w", err)
 	}
 	return secret.New(text), nil
+}
+
+// maxVouchers bounds what a token says of its certificate's authorities, in
+// bytes. Few have more than one chain of two.
+const maxVouchers = 1 << 10
+
+// bounded leaves out the chains that are over the bound: the token is good while
+// one of the others is.
+func bounded(vouchers string) string {
+	for len(vouchers) > maxVouchers {
+		cut := strings.LastIndexByte(vouchers, ';')
+		if cut < 0 {
+			break // one chain as long as that is told whole
+		}
+		vouchers = vouchers[:cut]
+	}
+	return vouchers
+}
+
+// unix is the moment in seconds, 0 for the zero time.
+func unix(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
 }
 
 // verify reads a token that this broker signed and that is in date. It knows

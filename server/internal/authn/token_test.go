@@ -48,7 +48,7 @@ func TestTokenRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Subject != "u-1" || got.ID != "s-1" || got.Issuer != domain || got.TenantID != "t-1" || got.AgentID != "a-1" || got.PasswordVersion != 7 ||
-		!got.ExpiresAt.Equal(p.SessionExpires) || got.Certificate != (boundCertificate{"a1b2", p.Certificate.NotAfter.Unix()}) {
+		!got.ExpiresAt.Equal(p.SessionExpires) || got.Certificate != (boundCertificate{Serial: "a1b2", NotBefore: unix(p.Certificate.NotBefore), NotAfter: p.Certificate.NotAfter.Unix(), Vouchers: p.Certificate.Vouchers}) {
 		t.Errorf("%+v", got)
 	}
 	if !got.boundTo(p.Certificate.Thumbprint) || got.boundTo(strings.Repeat("0e", 32)) || got.boundTo("") {

@@ -77,6 +77,7 @@ type Config struct {
 type Desk struct {
 	Config
 	addresses, agents *limits
+	crowd             *crowd
 }
 
 // Certificate is a signed certificate with what is needed to use it.
@@ -88,7 +89,23 @@ type Certificate struct {
 
 // New opens a Desk.
 func New(c Config) *Desk {
-	return &Desk{Config: c, addresses: newLimits(enrollEvery, enrollBurst), agents: newLimits(renewEvery, renewBurst)}
+	d := &Desk{Config: c, addresses: newLimits(enrollEvery, enrollBurst), agents: newLimits(renewEvery, renewBurst)}
+	d.crowd = newCrowd(d.summarize)
+	return d
+}
+
+// Close writes what has been counted and not recorded yet, while ctx lasts.
+// Nobody may be served any more.
+func (d *Desk) Close(ctx context.Context) { d.crowd.close(ctx) }
+
+// summarize records the refusals of strangers that were only counted.
+func (d *Desk) summarize(ctx context.Context, c count) {
+	_, err := d.Trail.Append(ctx, storage.AuditRecord{
+		Event: string(audit.AgentRefused), Actor: "anonymous", Reason: string(reason.JoinTokenInvalid), Detail: c.detail(),
+	}, audit.NoFence)
+	if err != nil {
+		d.Log.ErrorContext(ctx, "refusals not recorded", "count", c.total, "error", err)
+	}
 }
 
 // Enroll signs the first certificate of the agent that the token invites. The
@@ -146,12 +163,20 @@ func (d *Desk) Renew(ctx context.Context, p authn.Principal, request []byte, req
 	if err != nil {
 		return Certificate{}, err
 	}
-	return d.sign(ctx, key, storage.AuditRecord{
+	rec := storage.AuditRecord{
 		Event: string(audit.CertificateRenewed), Actor: p.Certificate.ID, Peer: p.Address, RequestID: requestID,
 		TenantID: p.TenantID, Tenant: p.Tenant, AgentID: p.AgentID, Agent: p.Agent,
-		Detail: map[string]string{"previous_serial": p.Certificate.Serial},
-	})
+		Detail: map[string]string{previousSerial: p.Certificate.Serial},
+	}
+	signed, err := d.sign(ctx, key, rec)
+	if reason.Is(err, reason.CertificateRevoked) {
+		d.record(ctx, rec, audit.CertificateRefused, err)
+	}
+	return signed, err
 }
+
+// previousSerial is the detail that says which certificate was renewed.
+const previousSerial = "previous_serial"
 
 // find finds the token's invitation, which is open. Only who has the secret
 // learns what became of a token.
@@ -227,9 +252,12 @@ func (d *Desk) sign(ctx context.Context, key crypto.PublicKey, rec storage.Audit
 	if _, err := d.Certificates.RecordCertificate(ctx, storage.Certificate{
 		Meta:   storage.Meta{ID: uuid.Must(uuid.NewV7()).String()},
 		Serial: rec.CertificateSerial, Thumbprint: rec.CertificateThumbprint, Subject: subject, AgentID: rec.AgentID,
-		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter,
+		NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, Lineage: rec.Detail[previousSerial],
 	}); errors.Is(err, storage.ErrNotFound) {
 		return Certificate{}, errAgentGone().Because(err)
+	} else if errors.Is(err, storage.ErrConflict) {
+		// Revoked at this very moment: what is renewed from it must not outlive it.
+		return Certificate{}, reason.New(reason.CertificateRevoked, "the certificate was revoked; enroll again").Because(err)
 	} else if err != nil {
 		return Certificate{}, err
 	}
@@ -242,12 +270,23 @@ func (d *Desk) sign(ctx context.Context, key crypto.PublicKey, rec storage.Audit
 // refused records a refusal and gives it back. A trail that cannot be written
 // does not turn a refusal into anything else.
 func (d *Desk) refused(ctx context.Context, rec storage.AuditRecord, event audit.Event, invited storage.JoinToken, refusal error) error {
-	rec.Event, rec.Reason = string(event), string(reason.Of(refusal))
 	rec.TenantID, rec.Agent = invited.TenantID, invited.AgentName
+	if invited.ID == "" {
+		// Anybody can be refused so, as often as there are addresses to ask from.
+		if !d.crowd.admit(rec.Peer, string(reason.Of(refusal))) {
+			return refusal
+		}
+	}
+	d.record(ctx, rec, event, refusal)
+	return refusal
+}
+
+// record writes the record of a refusal.
+func (d *Desk) record(ctx context.Context, rec storage.AuditRecord, event audit.Event, refusal error) {
+	rec.Event, rec.Reason = string(event), string(reason.Of(refusal))
 	if _, err := d.Trail.Append(ctx, rec, audit.NoFence); err != nil {
 		d.Log.ErrorContext(ctx, "refusal not recorded", "reason", rec.Reason, "peer", rec.Peer, "error", err)
 	}
-	return refusal
 }
 
 func errNoAuthority() error {

@@ -377,6 +377,71 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// A certificate that was revoked at the moment of its renewal is not renewed,
+// and what was renewed from it before is revoked with it.
+func TestRenewOfWhatIsRevoked(t *testing.T) {
+	b := setUp(t)
+	first, err := b.desk.Enroll(t.Context(), b.invite(t, nil), request(t), peer, "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := authn.Principal{
+		Peer:     authn.Peer{Kind: authn.Agent, Tenant: "acme", Agent: "laptop", Certificate: authn.Certificate{Serial: first.Serial, ID: first.SPIFFEID}},
+		TenantID: b.tenant.ID, AgentID: b.agent.ID,
+	}
+	if _, err := b.desk.Renew(t.Context(), p, request(t), "the thief's"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.store.RevokeCertificate(t.Context(), storage.Certificate{Serial: first.Serial, RevocationReason: "stolen"}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := b.store.CertificatesOf(t.Context(), b.agent.ID)
+	if err != nil || len(listed) != 2 {
+		t.Fatalf("%d certificates, %v", len(listed), err)
+	}
+	for _, c := range listed {
+		if c.RevokedAt.IsZero() {
+			t.Errorf("%s outlives the one that it was renewed from", c.Serial)
+		}
+	}
+	if _, err := b.desk.Renew(t.Context(), p, request(t), "r3"); !reason.Is(err, reason.CertificateRevoked) {
+		t.Errorf("got %v", err)
+	}
+	if recs := b.records(t, audit.CertificateRefused); len(recs) != 1 || recs[0].Reason != "CERTIFICATE_REVOKED" || recs[0].RequestID != "r3" {
+		t.Errorf("records %+v", recs)
+	}
+}
+
+// Strangers cannot fill the audit trail: most of their refusals are recorded in
+// sum. Who has a real token is always recorded.
+func TestStrangersAreRecordedInSum(t *testing.T) {
+	b := setUp(t)
+	for i := range 200 {
+		from := fmt.Sprintf("192.0.2.%d:4711", i%20)
+		_, err := b.desk.Enroll(t.Context(), secret.New("stoker-join-nonsense"), request(t), from, "r")
+		if !reason.Is(err, reason.JoinTokenInvalid) {
+			t.Fatal(err)
+		}
+	}
+	expired := b.invite(t, func(j *storage.JoinToken) { j.Expires = time.Now().Add(-time.Second) })
+	if _, err := b.desk.Enroll(t.Context(), expired, request(t), "198.51.100.1:1", "r"); !reason.Is(err, reason.JoinTokenExpired) {
+		t.Fatal(err)
+	}
+	if recs := b.records(t, audit.AgentRefused); len(recs) != 61 || recs[60].Reason != "JOIN_TOKEN_EXPIRED" {
+		t.Errorf("%d records before the sum", len(recs))
+	}
+	b.desk.Close(t.Context())
+	recs := b.records(t, audit.AgentRefused)
+	if len(recs) != 62 {
+		t.Fatalf("%d records", len(recs))
+	}
+	sum := recs[61]
+	if sum.Detail["unrecorded"] != "140" || sum.Detail["addresses"] != "20" || sum.Detail["reason.JOIN_TOKEN_INVALID"] != "140" ||
+		sum.Detail["address.192.0.2.10"] != "7" || sum.Detail["first"] == "" || sum.Detail["last"] == "" {
+		t.Errorf("the sum is %v", sum.Detail)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	b := setUp(t)
 	garbage := secret.New("x")
