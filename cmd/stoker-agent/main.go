@@ -49,10 +49,7 @@ func execute(ctx context.Context, args []string, to *surroundings) int {
 	parser, err := kong.New(&line,
 		kong.Name("stoker-agent"),
 		kong.Description("Keeps the tools on this machine supplied with short-lived AWS credentials."),
-		kong.Vars{
-			"token_file": defaultPlace("token"), "socket": defaultSocket(), "sockets": strings.Join(socketPlaces(), ", "),
-			"config_places": strings.Join(configPlaces(), ", "), "listen": config.DefaultListen,
-		},
+		variables(),
 		kong.Writers(to.out, to.err),
 		kong.UsageOnError(),
 	)
@@ -68,6 +65,14 @@ func execute(ctx context.Context, args []string, to *surroundings) int {
 	}
 	command.BindTo(ctx, (*context.Context)(nil))
 	return exitCode(to, command.Run(to))
+}
+
+// variables are what the help texts of flags refer to.
+func variables() kong.Vars {
+	return kong.Vars{
+		"token_file": defaultPlace("token"), "socket": defaultSocket(), "sockets": strings.Join(socketPlaces(), ", "),
+		"config_places": strings.Join(configPlaces(), ", "), "listen": config.DefaultListen,
+	}
 }
 
 // codedError is an error with an exit code of its own. With a nil error there is
