@@ -74,6 +74,8 @@ func TestPostgreSQL(t *testing.T) {
 		{"ReadOnly", testReadOnly},
 		{"OpenHonorsItsContext", testOpenHonorsItsContext},
 		{"NewerTables", testNewerTables},
+		{"MigratedUnderLoad", testMigratedUnderLoad},
+		{"SlowNetwork", testSlowNetwork},
 		{"WatchAfterALostConnection", testWatchAfterALostConnection},
 		{"HungNetwork", testHungNetwork},
 		{"FrozenReplicaLosesItsHold", testFrozenReplicaLosesItsHold},
