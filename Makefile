@@ -71,7 +71,7 @@ vuln: $(TOOLS)/govulncheck ## Look for known vulnerabilities in what is linked
 .PHONY: generate
 generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## Make the Go of the protos anew
 	buf generate
-	buf build proto --path proto/stoker --as-file-descriptor-set --exclude-imports -o proto/manual/stoker.binpb
+	buf build --path proto/stoker --path third_party/google --as-file-descriptor-set -o proto/manual/stoker.binpb
 
 .PHONY: fmt
 fmt: $(TOOLS)/buf ## Format Go and protos

@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -37,6 +38,11 @@ func Load() (*Files, error) {
 	}
 	files := &Files{}
 	for _, f := range set.GetFile() { // each after those that it imports
+		if !strings.HasPrefix(f.GetName(), "stoker/") {
+			// The set is whole, for tools in other languages. Here what the API
+			// imports is the program's own.
+			continue
+		}
 		file, err := protodesc.NewFile(f, files)
 		if err == nil {
 			err = files.own.RegisterFile(file)

@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -16,33 +18,56 @@ import (
 	_ "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
-// The local declaration of google.rpc.Status has the published fields.
-func TestLocalStatusIsThePublishedOne(t *testing.T) {
-	source, err := os.ReadFile("../../../third_party/google/rpc/status.proto")
-	if err != nil {
-		t.Fatal(err)
-	}
-	local := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^  ([\w. ]+) = (\d+);$`).FindAllStringSubmatch(string(source), -1) {
-		local[m[1]+" = "+m[2]] = true
-	}
-	fields := (&statuspb.Status{}).ProtoReflect().Descriptor().Fields()
-	for i := range fields.Len() {
-		f := fields.Get(i)
-		kind := f.Kind().String()
-		if f.Message() != nil {
-			kind = string(f.Message().FullName())
+// The local declarations of google.rpc have the published fields.
+func TestLocalDeclarationsAreThePublishedOnes(t *testing.T) {
+	for file, messages := range map[string][]proto.Message{
+		"status.proto":        {&statuspb.Status{}},
+		"error_details.proto": {&errdetails.ErrorInfo{}, &errdetails.RetryInfo{}, &errdetails.RequestInfo{}},
+	} {
+		source, err := os.ReadFile("../../../third_party/google/rpc/" + file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if f.IsList() {
-			kind = "repeated " + kind
+		local := map[string]bool{}
+		message := ""
+		for line := range strings.Lines(string(source)) {
+			if name, ok := strings.CutPrefix(line, "message "); ok {
+				message, _, _ = strings.Cut(name, " ")
+			}
+			if m := regexp.MustCompile(`^  ([\w., <>]+) = (\d+);$`).FindStringSubmatch(strings.TrimRight(line, "\n")); m != nil {
+				local[message+": "+m[1]+" = "+m[2]] = true
+			}
 		}
-		if want := fmt.Sprintf("%s %s = %d", kind, f.Name(), f.Number()); !local[want] {
-			t.Errorf("the local declaration lacks %q", want)
+		published := 0
+		for _, m := range messages {
+			d := m.ProtoReflect().Descriptor()
+			published += d.Fields().Len()
+			for i := range d.Fields().Len() {
+				f := d.Fields().Get(i)
+				if want := fmt.Sprintf("%s: %s %s = %d", d.Name(), typeOf(f), f.Name(), f.Number()); !local[want] {
+					t.Errorf("%s lacks %q", file, want)
+				}
+			}
+		}
+		if len(local) != published {
+			t.Errorf("%s has %d fields, the published one %d", file, len(local), published)
 		}
 	}
-	if len(local) != fields.Len() {
-		t.Errorf("the local declaration has %d fields, the published one %d", len(local), fields.Len())
+}
+
+// typeOf is a field's type as a proto writes it.
+func typeOf(f protoreflect.FieldDescriptor) string {
+	kind := f.Kind().String()
+	if f.Message() != nil {
+		kind = string(f.Message().FullName())
 	}
+	switch {
+	case f.IsMap():
+		return fmt.Sprintf("map<%s, %s>", typeOf(f.MapKey()), typeOf(f.MapValue()))
+	case f.IsList():
+		return "repeated " + kind
+	}
+	return kind
 }
 
 // secrets are the names that a field with a secret ends in.
