@@ -142,10 +142,27 @@ func (r request) accept(m *stokerv1.CertificateBundle, trusted func(*x509.Certif
 	}
 	if _, err := leaf.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		CurrentTime: within(time.Now(), leaf.NotBefore, leaf.NotAfter),
 	}); err != nil {
 		return signed{}, unusable("certificate: %w", err)
 	}
 	return signed{leaf, encodeCertificates(certificates), encodeCertificates(authorities)}, nil
+}
+
+// mostOff is how far this machine's clock may be off for a certificate that the
+// broker has just made to be taken all the same: it is judged by the broker's.
+const mostOff = 24 * time.Hour
+
+// within gives now, moved by no more than mostOff so that it lies between two
+// times.
+func within(now, from, to time.Time) time.Time {
+	switch {
+	case now.Before(from) && from.Sub(now) <= mostOff:
+		return from
+	case now.After(to) && now.Sub(to) <= mostOff:
+		return to
+	}
+	return now
 }
 
 func unusable(format string, args ...any) error {

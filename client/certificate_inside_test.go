@@ -100,13 +100,23 @@ func TestAcceptChecksTheCertificate(t *testing.T) {
 		says   string // empty: it is accepted
 	}{
 		"as it should be": {nil, ""},
-		"for servers":     {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "key usage"},
-		"no identity":     {func(c *x509.Certificate) { c.URIs = nil }, "one SPIFFE ID"},
-		"two identities":  {func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }, "one SPIFFE ID"},
-		"a web page":      {func(c *x509.Certificate) { c.URIs = []*url.URL{agentURI(t, "https://stoker.test/")} }, "one SPIFFE ID"},
-		"an authority":    {func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, "authority's"},
-		"ended":           {func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }, "expired"},
-		"not yet begun":   {func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, "not yet valid"},
+		"our clock behind": {func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(30*time.Minute), time.Now().Add(50*time.Minute)
+		}, ""},
+		"our clock ahead": {func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(-50*time.Minute), time.Now().Add(-30*time.Minute)
+		}, ""},
+		"for servers":    {func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, "key usage"},
+		"no identity":    {func(c *x509.Certificate) { c.URIs = nil }, "one SPIFFE ID"},
+		"two identities": {func(c *x509.Certificate) { c.URIs = append(c.URIs, c.URIs[0]) }, "one SPIFFE ID"},
+		"a web page":     {func(c *x509.Certificate) { c.URIs = []*url.URL{agentURI(t, "https://stoker.test/")} }, "one SPIFFE ID"},
+		"an authority":   {func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, "authority's"},
+		"ended": {func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(-50*time.Hour), time.Now().Add(-25*time.Hour)
+		}, "expired"},
+		"not yet begun": {func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = time.Now().Add(25*time.Hour), time.Now().Add(50*time.Hour)
+		}, "not yet valid"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaf := authority.leaf(t, asked.private.Public(), c.change)

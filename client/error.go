@@ -155,9 +155,12 @@ func fromFault(fault error) *Error {
 	var (
 		verification *tls.CertificateVerificationError
 		authority    x509.UnknownAuthorityError
+		invalid      x509.CertificateInvalidError
 		remote       *net.OpError
 	)
 	switch {
+	case errors.As(fault, &invalid) && invalid.Reason == x509.Expired:
+		return fromClock(fault, invalid.Cert)
 	case errors.As(fault, &authority):
 		return &Error{cause: fault, Message: "the broker's certificate is of another authority than the configured one: " + printable(fault.Error())}
 	case errors.As(fault, &verification):
@@ -168,6 +171,19 @@ func fromFault(fault error) *Error {
 		return &Error{cause: fault, Message: "the broker refused this agent's certificate: " + printable(remote.Err.Error())}
 	}
 	return &Error{cause: fault, Transient: true, Message: printable(fault.Error())}
+}
+
+// fromClock explains a certificate of the broker's that is not in date by this
+// machine's clock, which may be the one that is wrong. A clock that is behind is
+// expected to be set soon: many machines start with one.
+func fromClock(fault error, certificate *x509.Certificate) *Error {
+	now := time.Now()
+	if now.Before(certificate.NotBefore) {
+		return &Error{cause: fault, Transient: true, Message: fmt.Sprintf(
+			"the broker's certificate is good from %s on, and this machine's clock says %s: correct the clock", stamp(certificate.NotBefore), stamp(now))}
+	}
+	return &Error{cause: fault, Message: fmt.Sprintf(
+		"the broker's certificate ended at %s, and this machine's clock says %s: correct the clock, or if it is right tell the provider", stamp(certificate.NotAfter), stamp(now))}
 }
 
 // final says whether only somebody's correction can help. A reason that a new

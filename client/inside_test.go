@@ -1,6 +1,9 @@
 package client
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"log/slog"
 	"os"
 	"regexp"
@@ -138,6 +141,46 @@ func TestClock(t *testing.T) {
 				t.Errorf("local %v, want %v", got, c.local)
 			}
 		})
+	}
+}
+
+// A clock that is off is named as the cause, with the fix.
+func TestClockFaults(t *testing.T) {
+	now := time.Now()
+	for says, c := range map[string]*x509.Certificate{
+		"is good from ": {NotBefore: now.Add(time.Hour), NotAfter: now.Add(2 * time.Hour)},
+		"ended at ":     {NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)},
+	} {
+		fault := &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Cert: c, Reason: x509.Expired}}
+		e := fromFault(fault)
+		if !strings.Contains(e.Message, says) || !strings.Contains(e.Message, "this machine's clock says "+stamp(now)[:16]) ||
+			!strings.Contains(e.Message, "correct the clock") || !errors.Is(e, fault) {
+			t.Errorf("%v", e)
+		}
+		if behind := c.NotBefore.After(now); e.Transient != behind {
+			t.Errorf("transient: %v, for %s", e.Transient, says)
+		}
+	}
+}
+
+func TestProxySetting(t *testing.T) {
+	for proxy, good := range map[string]bool{
+		"": true, "http://proxy.test:3128": true, "proxy.test:3128": true, "http://user:CANARY@proxy.test": true,
+		"https://user:CANARY@proxy.test": false, "socks5://proxy.test:1080": false, "http://user:CANARY@proxy.test:x": false, "http://%zzCANARY": false,
+	} {
+		t.Setenv("HTTPS_PROXY", proxy)
+		t.Setenv("NO_PROXY", "direct.test")
+		err := checkProxy("broker.test:7443")
+		if (err == nil) != good {
+			t.Errorf("%q: %v", proxy, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "CANARY") || !strings.Contains(err.Error(), "HTTPS_PROXY") || asError(err).Transient) {
+			t.Errorf("%q: %v", proxy, err)
+		}
+	}
+	t.Setenv("HTTPS_PROXY", "socks5://proxy.test:1080")
+	if err := checkProxy("direct.test:7443"); err != nil {
+		t.Errorf("beside the proxy: %v", err)
 	}
 }
 

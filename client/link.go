@@ -6,9 +6,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
@@ -81,6 +84,11 @@ func (c Config) dialWith(p pair, address string) (*link, error) {
 // openLink prepares a connection. A nil dialer means TCP.
 func openLink(address string, conf *tls.Config, dialer func(context.Context, string) (net.Conn, error)) (*link, error) {
 	l := &link{}
+	if dialer == nil {
+		if err := checkProxy(address); err != nil {
+			return nil, err
+		}
+	}
 	target := "dns:///" + address
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(watchedTLS{credentials.NewTLS(conf), &l.fault}),
@@ -105,6 +113,28 @@ func openLink(address string, conf *tls.Config, dialer func(context.Context, str
 		return nil, &Error{Message: err.Error(), cause: err}
 	}
 	return l, nil
+}
+
+// checkProxy refuses a proxy setting that gRPC would misread or repeat in an
+// error, the proxy's password included. It speaks CONNECT in clear, whatever the
+// scheme; what is inside is TLS to the broker.
+func checkProxy(address string) error {
+	setting := httpproxy.FromEnvironment()
+	text := setting.HTTPSProxy
+	if text != "" && !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	parsed, err := url.Parse(text)
+	if err == nil {
+		var proxy *url.URL
+		if proxy, err = setting.ProxyFunc()(&url.URL{Scheme: "https", Host: address}); proxy == nil && err == nil {
+			return nil // none, or not for this address
+		}
+	}
+	if err != nil || parsed.Scheme != "http" || parsed.Hostname() == "" {
+		return &Error{Message: "HTTPS_PROXY cannot be used: want http://host:port"}
+	}
+	return nil
 }
 
 // close ends the connection and with it every call on it.

@@ -61,6 +61,7 @@ const (
 	ReasonSTSUnavailable     Reason = "STS_UNAVAILABLE"
 	ReasonAuditUnavailable   Reason = "AUDIT_UNAVAILABLE"
 	ReasonStorageUnavailable Reason = "STORAGE_UNAVAILABLE"
+	ReasonKeyRotationBlocked Reason = "KEY_ROTATION_BLOCKED"
 	// Streams.
 	ReasonDraining          Reason = "DRAINING"
 	ReasonBrokerBusy        Reason = "BROKER_BUSY"
@@ -127,6 +128,7 @@ var transient = map[Reason]bool{
 	ReasonSTSUnavailable:             true,
 	ReasonAuditUnavailable:           true,
 	ReasonStorageUnavailable:         true,
+	ReasonKeyRotationBlocked:         false,
 	ReasonDraining:                   true,
 	ReasonBrokerBusy:                 true,
 	ReasonTooManyStreams:             true,

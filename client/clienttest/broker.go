@@ -297,6 +297,10 @@ func (b *Broker) Dial(ctx context.Context, _ string) (net.Conn, error) {
 // Certificate gives the certificate of the agent that Config uses.
 func (b *Broker) Certificate() tls.Certificate { return b.agent }
 
+// ServerCertificate gives the broker's own, for a test that puts something else in
+// its place.
+func (b *Broker) ServerCertificate() tls.Certificate { return b.identity }
+
 // NewCertificate makes another certificate for the same agent, as a renewal
 // does.
 func (b *Broker) NewCertificate() tls.Certificate {
