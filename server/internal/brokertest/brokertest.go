@@ -178,12 +178,15 @@ func (b *Broker) run() {
 
 // Replica starts another broker on the same storage, which must be shared by
 // configuration.
-func (b *Broker) Replica() *Broker {
+func (b *Broker) Replica(configure ...func(*server.Config)) *Broker {
 	b.t.Helper()
 	r := &Broker{
 		t: b.t, STS: b.STS, log: b.log, Roots: b.Roots, AuthorityPEM: b.AuthorityPEM, Config: b.Config, admin: b.admin,
 	}
 	r.Config.Listen = "127.0.0.1:0"
+	for _, change := range configure {
+		change(&r.Config)
+	}
 	r.run()
 	b.t.Cleanup(r.Stop)
 	r.Admin = r.Dial(r.admin)
