@@ -241,11 +241,10 @@ func (s *Server) openIssuing(ctx context.Context) error {
 		return err
 	}
 	s.pulse = newPulse(s.leases.Counts)
-	// In this order: tokens must verify under new keys before streams are
-	// looked at, and a stream that ends takes its leases' subscribers along.
+	// In this order: tokens must verify under new keys before streams, and the
+	// leases with them, are looked at.
 	s.directory.Observe(s.keyring.Changed)
 	s.directory.Observe(rights.Forget)
-	s.directory.Observe(s.leases.Changed)
 	return nil
 }
 
@@ -275,9 +274,9 @@ func (s *Server) openStreams(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.directory.Observe(s.streams.Changed)
+	s.directory.Observe(s.streams.After(s.leases.Changed))
 	// A new revocation list is no change of the directory's. The leases come
-	// first here too.
+	// first: a stream that ends takes their subscribers along.
 	s.reloader.Observe(func() {
 		s.leases.Recheck()
 		s.streams.Recheck()

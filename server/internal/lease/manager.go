@@ -61,7 +61,7 @@ const (
 
 	// refusalWriters is how many refusals are recorded at once, and
 	// longestQueue how many records or look-ups may wait.
-	refusalWriters = 16
+	refusalWriters = 64
 	longestQueue   = 200_000
 
 	// mostLanded bounds the answers of an account's STS that wait for the audit

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -19,13 +20,22 @@ var direct = map[storage.Kind]relation{
 
 // Changed ends the streams whose callers are no longer good after the changes,
 // and has those look again whose grants may be others now. It is called after
-// the directory has the changes, and after the leases have been told of them:
-// theirs are the audit records of what is lost. What it costs depends on the
-// streams that the changes concern alone.
+// the directory has the changes. What it costs depends on the streams that the
+// changes concern alone.
 //
 // When it returns, nothing leaves on a stream that has to end: the calls
 // themselves are finished a moment later, each with its reason.
-func (r *Registry) Changed(changes []storage.Change) {
+func (r *Registry) Changed(changes []storage.Change) { r.changed(changes, nil) }
+
+// After gives what tells both the leases and the streams of changes. Streams
+// that have to end fall silent first, so that their leases have nothing to send
+// to them; but their calls are finished after the leases know of the changes,
+// because theirs are the audit records of what is lost.
+func (r *Registry) After(leases func([]storage.Change)) func([]storage.Change) {
+	return func(changes []storage.Change) { r.changed(changes, leases) }
+}
+
+func (r *Registry) changed(changes []storage.Change, leases func([]storage.Change)) {
 	doubtful, moved := r.concerned(changes)
 	var over []*Stream
 	for s := range doubtful {
@@ -33,10 +43,13 @@ func (r *Registry) Changed(changes []storage.Change) {
 			over = append(over, s)
 		}
 	}
+	if leases != nil {
+		leases(changes)
+	}
+	r.finish(over)
 	for s := range moved {
 		s.unsettle()
 	}
-	finish(over)
 }
 
 // spread has agents whose user got another password log in again one after the
@@ -62,20 +75,61 @@ func (r *Registry) Recheck() {
 			over = append(over, s)
 		}
 	}
-	finish(over)
+	r.finish(over)
 }
 
 // finish ends the calls of streams that were marked as ended. Doing so for ten
-// thousand of them takes longer than an operator's call should wait for.
-func finish(streams []*Stream) {
+// thousand of them takes longer than an operator's call should wait for, and
+// clearing up after them several times as long: so all are told first.
+func (r *Registry) finish(streams []*Stream) {
 	if len(streams) == 0 {
 		return
 	}
+	r.telling.begin()
 	go func() {
+		defer r.telling.end()
 		for _, s := range streams {
 			s.conn.Finish(s.err)
 		}
 	}()
+}
+
+// telling is while agents are being told that their streams have ended.
+type telling struct {
+	mu sync.Mutex
+	n  int
+	// over closes when n is 0 again; nil: nobody has waited.
+	over chan struct{}
+}
+
+func (t *telling) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n++
+}
+
+func (t *telling) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.over != nil {
+		close(t.over)
+		t.over = nil
+	}
+}
+
+// wait returns when all are told who were being told at the call.
+func (t *telling) wait() {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return
+	}
+	if t.over == nil {
+		t.over = make(chan struct{})
+	}
+	over := t.over
+	t.mu.Unlock()
+	<-over
 }
 
 // concerned finds the streams whose caller may not be good any more, and those

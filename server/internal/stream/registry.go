@@ -91,6 +91,7 @@ type Registry struct {
 	counts counts
 	// senders drain outboxes.
 	senders *hands.Pool[*Stream]
+	telling telling
 
 	// mu is held for moments, and nothing is called under it. No stream's
 	// lock is taken while it is held.

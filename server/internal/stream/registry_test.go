@@ -445,3 +445,73 @@ func TestList(t *testing.T) {
 		}
 	})
 }
+
+// Streams that have to end fall silent before the leases learn why, who then
+// still have their subscriptions; and all are told before any clears up.
+func TestStreamsEndAroundTheirLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t)
+		b.grants("a")
+		var agents []*agent
+		for i := range 3 {
+			agents = append(agents, b.connect(principal(i), Subscribe{}))
+		}
+		synctest.Wait()
+		for _, a := range agents {
+			a.take()
+		}
+		b.checker.refuse("t1", reason.TenantDisabled)
+		told := false
+		b.After(func([]storage.Change) {
+			b.leases.issue("a")
+			synctest.Wait()
+			told = true
+			if n := len(b.leases.open("a")); n != len(agents) {
+				t.Errorf("%d subscriptions are open when the leases are told, want %d", n, len(agents))
+			}
+			for _, a := range agents {
+				if m := a.take(); len(m) > 0 {
+					t.Errorf("sent to a stream that has to end: %v", names(m))
+				}
+			}
+		})(change(storage.KindTenant, "t1"))
+		if !told {
+			t.Error("the leases were not told")
+		}
+		for _, a := range agents {
+			a.ended(t, reason.TenantDisabled)
+		}
+		if n := len(b.leases.open("a")); n != 0 {
+			t.Errorf("%d subscriptions are open at the end", n)
+		}
+	})
+}
+
+func TestTellingComesBeforeClearingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now telling
+		now.wait() // for nobody
+		now.begin()
+		now.begin()
+		done := 0
+		var waiting sync.WaitGroup
+		for range 2 {
+			waiting.Go(now.wait)
+		}
+		go func() {
+			waiting.Wait()
+			done++
+		}()
+		for end := range 2 {
+			synctest.Wait()
+			if done != 0 {
+				t.Fatalf("nobody waits after %d ends of two", end)
+			}
+			now.end()
+		}
+		synctest.Wait()
+		if done != 1 {
+			t.Error("they still wait after the end")
+		}
+	})
+}

@@ -147,6 +147,7 @@ func (s *Stream) Close(err error) error {
 		// Not for long: a Send in progress fails once the call has ended.
 		<-idle
 	}
+	s.registry.telling.wait()
 	s.giveUpAll()
 	s.registry.forget(s)
 	s.registry.logEnd(s)
