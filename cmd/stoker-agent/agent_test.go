@@ -361,6 +361,42 @@ func TestSystemdCredential(t *testing.T) {
 	}
 }
 
+// A consumer's token is good for its own grants alone, and the agent's own for all.
+func TestConsumers(t *testing.T) {
+	w := newWorld(t, clienttest.WithGrants("photos", "videos"))
+	file := configured(t, w, `
+users: {nightly@acme: {password_file: password, grants: [photos, videos]}}
+consumers:
+  restic: {token_file: restic.token, grants: [photos]}
+`)
+	r := w.start(t, nil, "run", "--config", file)
+	uri := strings.TrimPrefix(r.line(t, "/v1/credentials/photos"), "export AWS_CONTAINER_CREDENTIALS_FULL_URI=")
+	base := strings.TrimSuffix(uri, "/photos")
+	r.line(t, "# for restic:")
+	if line := r.line(t, ""); line != "export AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE="+filepath.Join(w.dir, "restic.token") {
+		t.Error(line)
+	}
+	w.wait(t, "both grants", func(code int, _ agent.Report) bool { return code == 0 })
+	for _, c := range []struct {
+		token, grant string
+		want         int
+	}{
+		{filepath.Join(w.dir, "restic.token"), "photos", 200},
+		{filepath.Join(w.dir, "restic.token"), "videos", 403},
+		{w.place("token"), "photos", 200},
+		{w.place("token"), "videos", 200},
+	} {
+		token, err := os.ReadFile(c.token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, body, err := askEndpoint(base+"/"+c.grant, string(token)); status != c.want || err != nil {
+			t.Errorf("%s with %s: %d %s %v", c.grant, c.token, status, body, err)
+		}
+	}
+	r.stop(t)
+}
+
 func TestIMDS(t *testing.T) {
 	w := newWorld(t)
 	r := w.start(t, nil, "run", "--listen", "127.0.0.1:0", "--imds", "127.0.0.1:0")

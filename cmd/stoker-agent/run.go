@@ -154,6 +154,10 @@ func (c runCommand) fromFile(f *config.File, to *surroundings, w io.Writer) (age
 		user.Grants, user.Renew = f.Users[login].Grants, *f.Renew
 		s.Users = append(s.Users, user)
 	}
+	s.Consumers = make(map[string]agent.Consumer)
+	for name, c := range f.Consumers {
+		s.Consumers[name] = agent.Consumer{TokenFile: c.TokenFile, Grants: c.Grants}
+	}
 	if f.Hook != nil {
 		s.Hook = &hook.Config{
 			Command: f.Hook.Command, Timeout: f.Hook.Timeout, Environment: hook.Inherited(os.Environ()), Socket: s.Socket,

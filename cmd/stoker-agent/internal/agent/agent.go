@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -30,6 +31,8 @@ type Settings struct {
 	Users []client.Config
 	// Listen is the endpoint's address; TokenFile holds its token.
 	Listen, TokenFile string
+	// Consumers have tokens of their own, by name.
+	Consumers map[string]Consumer
 	// Socket is where subcommands reach the agent.
 	Socket string
 	// CredentialsFile is the shared-credentials file; Profiles has the profile of
@@ -44,6 +47,12 @@ type Settings struct {
 	// ConfigFile is where the settings come from, for the report. May be empty.
 	ConfigFile string
 	Log        *slog.Logger
+}
+
+// Consumer is a tool with a token for some grants, or for all.
+type Consumer struct {
+	TokenFile string
+	Grants    []string
 }
 
 // Agent is a running one.
@@ -99,6 +108,9 @@ func (a *Agent) start(ctx context.Context) error {
 	if err := a.endpoint.AdmitToken("run", token); err != nil {
 		return err
 	}
+	if err := a.admitConsumers(); err != nil {
+		return err
+	}
 	if a.settings.IMDS != "" {
 		if a.imds, err = delivery.ListenIMDS(a.settings.IMDS, a.shelf, a.settings.IMDSGrant, a.settings.Log); err != nil {
 			return err
@@ -116,6 +128,20 @@ func (a *Agent) start(ctx context.Context) error {
 		a.file.Go(func() { a.fileErr = a.profiles.Follow(ctx, a.tap, a.changed, a.wrote) })
 	}
 	a.local.Handle(StatusPath, http.HandlerFunc(a.serveStatus)) // now that all it reports on is there
+	return nil
+}
+
+// admitConsumers lets in those that have tokens of their own.
+func (a *Agent) admitConsumers() error {
+	for name, c := range a.settings.Consumers {
+		token, err := delivery.KeepToken(c.TokenFile)
+		if err == nil {
+			err = a.endpoint.AdmitToken("consumer "+name, token, c.Grants...)
+		}
+		if err != nil {
+			return fmt.Errorf("consumer %s: %w", name, err)
+		}
+	}
 	return nil
 }
 
@@ -240,8 +266,17 @@ func (a *Agent) Advice(w io.Writer, set, setFromFile func(name, text string) str
 	}
 	_, err := fmt.Fprintf(w, "# for tools that do not know the token file:\n%s\n",
 		setFromFile("AWS_CONTAINER_AUTHORIZATION_TOKEN", a.settings.TokenFile))
-	if err != nil || a.imds == nil {
+	if err != nil {
 		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.settings.Consumers)) {
+		_, err := fmt.Fprintf(w, "# for %s:\n%s\n", name, set("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", a.settings.Consumers[name].TokenFile))
+		if err != nil {
+			return err
+		}
+	}
+	if a.imds == nil {
+		return nil
 	}
 	for _, variable := range a.imds.Variables() {
 		name, value, _ := strings.Cut(variable, "=")

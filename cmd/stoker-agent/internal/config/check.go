@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -31,6 +32,7 @@ func (f *File) check() {
 	f.checkCertificate()
 	f.checkUsers()
 	f.checkProfiles()
+	f.checkConsumers()
 	f.checkHook()
 	f.checkIMDS()
 	if err := checkLoopback(f.Listen); err != nil {
@@ -221,6 +223,27 @@ func (f *File) checkProfiles() {
 			f.Problem(at, "profile %s is grant %s's already: give each a profile of its own", profile, other)
 		}
 		owners[profile] = grant
+	}
+}
+
+// checkConsumers refuses consumers without a token of their own, and grants that
+// nobody holds.
+func (f *File) checkConsumers() {
+	owners := map[string]string{f.TokenFile: "everybody"}
+	for _, name := range slices.Sorted(maps.Keys(f.Consumers)) {
+		consumer, at := f.Consumers[name], "consumers."+name
+		if consumer.TokenFile == "" {
+			f.Problem(at, "missing token_file: name the file of its token")
+		} else if owner, taken := owners[consumer.TokenFile]; taken {
+			f.Problem(at+".token_file", "%s is the token of %s already: give each its own", consumer.TokenFile, owner)
+		} else {
+			owners[consumer.TokenFile] = name
+		}
+		for i, grant := range consumer.Grants {
+			if held := f.Held(); len(held) > 0 && !slices.Contains(held, grant) {
+				f.Problem(fmt.Sprintf("%s.grants[%d]", at, i), "no user holds grant %s", grant)
+			}
+		}
 	}
 }
 

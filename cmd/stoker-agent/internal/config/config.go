@@ -28,6 +28,9 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// File with the endpoint's token, made if need be. Default: beside the socket.
 	TokenFile string `yaml:"token_file"`
+	// Further tokens for the endpoint, by a name of your choosing. Each is good for
+	// its own grants alone, so that no tool reaches another's.
+	Consumers map[string]ConsumerConfig `yaml:"consumers"`
 	// Where the agent's own subcommands reach it: a socket's file or, on Windows,
 	// a pipe's name. Default: see the places below.
 	Socket string `yaml:"socket"`
@@ -61,6 +64,15 @@ type UserConfig struct {
 	PasswordKeyring bool `yaml:"password_keyring"`
 	// The grants to hold. Each is held for one user. Default, with a single user:
 	// all that the user has.
+	Grants []string `yaml:"grants"`
+}
+
+// ConsumerConfig is a tool that asks the endpoint.
+type ConsumerConfig struct {
+	// File with its token, made if need be, with mode 0600. For a tool of another
+	// user make it yourself, with mode 0640 and that user's group. Required.
+	TokenFile string `yaml:"token_file"`
+	// The grants that it may have. Default: all.
 	Grants []string `yaml:"grants"`
 }
 

@@ -81,6 +81,7 @@ users:
   third@acme: {password_credential: third, grants: [music]}
 listen: "[::1]:0"
 token_file: run/token
+consumers: {restic: {token_file: run/restic, grants: [photos]}, all: {token_file: run/all}}
 socket: run/agent.sock
 credentials_file: ~/.aws/credentials
 profiles: {papers: work}
@@ -93,6 +94,9 @@ log: {level: debug, format: json}
 	if f.CA != filepath.Join(dir, "ca.pem") || *f.Renew || f.TokenFile != filepath.Join(dir, "run", "token") ||
 		f.Socket != filepath.Join(dir, "run", "agent.sock") || f.CredentialsFile != filepath.Join(dir, ".aws", "credentials") {
 		t.Errorf("%+v", f.Config)
+	}
+	if c := f.Consumers["restic"]; c.TokenFile != filepath.Join(dir, "run", "restic") || len(c.Grants) != 1 || len(f.Consumers) != 2 {
+		t.Errorf("%+v", f.Consumers)
 	}
 	if f.Hook.Command[0] != program || f.Hook.Timeout != time.Minute {
 		t.Errorf("%+v", f.Hook)
@@ -141,16 +145,22 @@ func TestProblems(t *testing.T) {
 		"open to all":        {least + oneUser + "listen: 0.0.0.0:1\n", "listen: \"0.0.0.0:1\": credentials are served on loopback alone"},
 		"listen, no port":    {least + oneUser + "listen: localhost\n", "want host:port"},
 		"listen, bad port":   {least + oneUser + "listen: localhost:x\n", "want a port"},
-		"no command":         {least + oneUser + "hook: {timeout: 5s}\n", "hook.command: missing"},
-		"command away":       {least + oneUser + "hook: {command: [none]}\n", "hook.command: "},
-		"timeout's unit":     {least + oneUser + "hook: {command: [agent.key], timeout: 5}\n", "hook.timeout: want a duration with its unit"},
-		"timeout too short":  {least + oneUser + "hook: {command: [agent.key], timeout: 5ms}\n", "hook.timeout: want 1s to 10m0s"},
-		"timeout too long":   {least + oneUser + "hook: {command: [agent.key], timeout: 1h}\n", "hook.timeout: want 1s to 10m0s"},
-		"imds, open to all":  {least + oneUser + "imds: {listen: 0.0.0.0:1}\n", "imds.listen: \"0.0.0.0:1\": credentials are served on loopback"},
-		"imds, which grant":  {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0}\n", "imds: missing grant"},
-		"imds, no grant":     {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0, grant: music}\n", "imds.grant: no user holds grant music"},
-		"level":              {least + oneUser + "log: {level: loud}\n", "log.level: want one of debug, info, warn, error"},
-		"format":             {least + oneUser + "log: {format: xml}\n", "log.format: want text or json"},
+		"consumer, no token": {least + oneUser + "consumers: {restic: {grants: [photos]}}\n", "consumers.restic: missing token_file"},
+		"consumers, one token": {
+			least + oneUser + "consumers: {a: {token_file: t}, b: {token_file: ./t}}\n", "t is the token of a already",
+		},
+		"consumer, main token": {least + oneUser + "token_file: t\nconsumers: {a: {token_file: t}}\n", "t is the token of everybody already"},
+		"consumer, no grant":   {least + strings.Replace(two, "%", "videos", 1) + "consumers: {a: {token_file: t, grants: [photos, music]}}\n", "consumers.a.grants[1]: no user holds grant music"},
+		"no command":           {least + oneUser + "hook: {timeout: 5s}\n", "hook.command: missing"},
+		"command away":         {least + oneUser + "hook: {command: [none]}\n", "hook.command: "},
+		"timeout's unit":       {least + oneUser + "hook: {command: [agent.key], timeout: 5}\n", "hook.timeout: want a duration with its unit"},
+		"timeout too short":    {least + oneUser + "hook: {command: [agent.key], timeout: 5ms}\n", "hook.timeout: want 1s to 10m0s"},
+		"timeout too long":     {least + oneUser + "hook: {command: [agent.key], timeout: 1h}\n", "hook.timeout: want 1s to 10m0s"},
+		"imds, open to all":    {least + oneUser + "imds: {listen: 0.0.0.0:1}\n", "imds.listen: \"0.0.0.0:1\": credentials are served on loopback"},
+		"imds, which grant":    {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0}\n", "imds: missing grant"},
+		"imds, no grant":       {least + strings.Replace(two, "%", "videos", 1) + "imds: {listen: 127.0.0.1:0, grant: music}\n", "imds.grant: no user holds grant music"},
+		"level":                {least + oneUser + "log: {level: loud}\n", "log.level: want one of debug, info, warn, error"},
+		"format":               {least + oneUser + "log: {format: xml}\n", "log.format: want text or json"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS == "windows" && name == "open key" {

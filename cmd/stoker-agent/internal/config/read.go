@@ -120,6 +120,10 @@ func (f *File) complete(dir, home string) {
 		place("users."+login+".password_file", &user.PasswordFile)
 		f.Users[login] = user
 	}
+	for name, consumer := range f.Consumers {
+		place("consumers."+name+".token_file", &consumer.TokenFile)
+		f.Consumers[name] = consumer
+	}
 	if f.Hook != nil {
 		if f.Hook.Timeout == 0 && !f.document.Has("hook.timeout") {
 			f.Hook.Timeout = defaultTimeout
