@@ -185,7 +185,20 @@ type running struct {
 
 func (w *world) start(t *testing.T, extra []string, args ...string) *running {
 	t.Helper()
-	r := &running{command: w.command(t, extra, args...), lines: make(chan string, 256)}
+	return begin(t, w.command(t, extra, args...))
+}
+
+// startProgram starts another program than this one.
+func (w *world) startProgram(t *testing.T, program string, extra []string, args ...string) *running {
+	t.Helper()
+	command := w.command(t, extra, args...)
+	command.Path, command.Args[0] = program, program
+	return begin(t, command)
+}
+
+func begin(t *testing.T, command *exec.Cmd) *running {
+	t.Helper()
+	r := &running{command: command, lines: make(chan string, 256)}
 	r.command.Stderr = &r.stderr
 	out, err := r.command.StdoutPipe()
 	if err != nil {
