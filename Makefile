@@ -30,7 +30,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build stokerd, stokerctl and stoker-agent into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -tags grpcnotrace -o bin/ ./cmd/...
 
 .PHONY: demo
 demo: build ## Show the whole product in under two minutes
