@@ -113,20 +113,23 @@ func randomKey() (private, public []byte, err error) {
 	return raw, nil, nil
 }
 
+// newAuthorityKey makes an authority: its key and its certificate, in PEM.
+func newAuthorityKey(trustDomain string) (private, public []byte, err error) {
+	made, err := pki.NewAuthority(trustDomain, time.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	plain, err := made.KeyPEM()
+	if err != nil {
+		return nil, nil, err
+	}
+	return []byte(plain.Reveal()), made.CertificatePEM(), nil
+}
+
 // obtainAuthority opens the built-in certificate authority, and makes it at
 // the first start.
 func obtainAuthority(ctx context.Context, keys storage.Keys, sealer *pki.Sealer, trustDomain string) (*pki.Authority, error) {
-	key, err := obtainKey(ctx, keys, sealer, purposeAuthority, func() ([]byte, []byte, error) {
-		made, err := pki.NewAuthority(trustDomain, time.Now)
-		if err != nil {
-			return nil, nil, err
-		}
-		plain, err := made.KeyPEM()
-		if err != nil {
-			return nil, nil, err
-		}
-		return []byte(plain.Reveal()), made.CertificatePEM(), nil
-	})
+	key, err := obtainKey(ctx, keys, sealer, purposeAuthority, func() ([]byte, []byte, error) { return newAuthorityKey(trustDomain) })
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/stokerd/stoker/server/internal/storage/sqlite"
 	"github.com/stokerd/stoker/server/internal/storage/transfer"
 )
 
@@ -40,4 +41,14 @@ func CopyStorage(ctx context.Context, from, to StorageConfig, log *slog.Logger) 
 	}
 	defer func() { err = errors.Join(err, destination.Close()) }()
 	return transfer.Copy(ctx, source, destination)
+}
+
+// BackUpStorage writes what the configuration's SQLite database holds at one
+// moment into a new file, whether or not a broker runs. PostgreSQL has tools of
+// its own for that.
+func BackUpStorage(ctx context.Context, c Config, to string) error {
+	if c.Storage.SQLite == "" {
+		return errors.New("the configuration names no SQLite database; back PostgreSQL up with pg_dump")
+	}
+	return sqlite.Backup(ctx, c.Storage.SQLite, to)
 }

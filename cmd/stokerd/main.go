@@ -17,7 +17,8 @@ type cli struct {
 	Dev         devCommand         `cmd:"" help:"Run a throw-away broker with a local STS: no AWS account, nothing to install. INSECURE."`
 	Check       checkCommand       `cmd:"" help:"Check a configuration file and say everything that is wrong with it."`
 	Certificate certificateCommand `cmd:"" help:"Make a certificate for an operator or an internal service with the built-in authority."`
-	Storage     storageCommands    `cmd:"" help:"Move what a broker keeps to another backend."`
+	Key         keyCommands        `cmd:"" help:"Rotate the keys that a broker keeps."`
+	Storage     storageCommands    `cmd:"" help:"Back up what a broker keeps, or move it to another backend."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 

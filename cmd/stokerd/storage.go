@@ -12,7 +12,25 @@ import (
 )
 
 type storageCommands struct {
-	Copy copyCommand `cmd:"" help:"Copy everything from one storage to another, empty one. Stop all brokers first."`
+	Backup backupCommand `cmd:"" help:"Write what the SQLite database holds now into a new file, while the broker runs."`
+	Copy   copyCommand   `cmd:"" help:"Copy everything from one storage to another, empty one. Stop all brokers first."`
+}
+
+type backupCommand struct {
+	Config string `required:"" placeholder:"stoker.yaml" help:"Configuration file of the broker."`
+	Out    string `required:"" placeholder:"FILE" help:"The new file; the encryption key is not in it."`
+}
+
+func (c *backupCommand) Run(ctx context.Context, out io.Writer) error {
+	config, err := server.Load(c.Config)
+	if err != nil {
+		return err
+	}
+	if err := server.BackUpStorage(ctx, config, c.Out); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "backed up to %s; keep the encryption key elsewhere\n", c.Out)
+	return err
 }
 
 type copyCommand struct {

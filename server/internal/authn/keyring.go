@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// tokenPurpose is the purpose of token keys in storage.
-	tokenPurpose = "token"
+	// TokenPurpose is the purpose of token keys in storage.
+	TokenPurpose = "token"
 	// tokenKeySize is a key's length in bytes: the output of the hash that
 	// HS256 uses, below which RFC 7518 allows none.
 	tokenKeySize = 32
@@ -287,8 +287,8 @@ func (k *Keyring) add(ctx context.Context, replaces string) error {
 	}
 	sealed := storage.SealedKey{
 		Meta:    storage.Meta{ID: id.String()},
-		Purpose: tokenPurpose,
-		Sealed:  k.cfg.Sealer.Seal(sealPurpose(id.String()), value),
+		Purpose: TokenPurpose,
+		Sealed:  k.cfg.Sealer.Seal(SealPurpose(id.String()), value),
 	}
 	_, err = k.cfg.Keys.AddKey(ctx, sealed, replaces)
 	if err != nil && !errors.Is(err, storage.ErrConflict) {
@@ -297,11 +297,12 @@ func (k *Keyring) add(ctx context.Context, replaces string) error {
 	return nil
 }
 
-// sealPurpose ties a sealed key to its id, so that rows cannot be exchanged.
-func sealPurpose(id string) string { return tokenPurpose + "/" + id }
+// SealPurpose is what the token key with an id is sealed for: it ties the key to
+// its id, so that rows cannot be exchanged.
+func SealPurpose(id string) string { return TokenPurpose + "/" + id }
 
 func (k *Keyring) read(ctx context.Context) ([]storage.SealedKey, error) {
-	keys, err := k.cfg.Keys.ListKeys(ctx, tokenPurpose)
+	keys, err := k.cfg.Keys.ListKeys(ctx, TokenPurpose)
 	if err != nil {
 		return nil, fmt.Errorf("read the token keys: %w", err)
 	}
@@ -316,7 +317,7 @@ func (k *Keyring) refresh(ctx context.Context) error {
 	}
 	next := &ring{byID: make(map[string]tokenKey, len(keys))}
 	for _, sealed := range keys {
-		value, err := k.cfg.Sealer.Open(sealPurpose(sealed.ID), sealed.Sealed)
+		value, err := k.cfg.Sealer.Open(SealPurpose(sealed.ID), sealed.Sealed)
 		if err == nil && len(value) != tokenKeySize {
 			err = errors.New("has a wrong length")
 		}

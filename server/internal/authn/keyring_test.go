@@ -74,7 +74,7 @@ func TestOpenKeyringFails(t *testing.T) {
 	}
 	// A key of a wrong size is none.
 	id := newID()
-	keys.keys[0] = storage.SealedKey{Meta: storage.Meta{ID: id}, Purpose: tokenPurpose, Sealed: testSealer(t, "k").Seal(sealPurpose(id), []byte("short"))}
+	keys.keys[0] = storage.SealedKey{Meta: storage.Meta{ID: id}, Purpose: TokenPurpose, Sealed: testSealer(t, "k").Seal(SealPurpose(id), []byte("short"))}
 	if _, err := openKeyring(t, keys, "k"); err == nil {
 		t.Error("a short key was taken")
 	}

@@ -138,6 +138,11 @@ type Keys interface {
 	AddKey(ctx context.Context, k SealedKey, replaces string) (SealedKey, error)
 	// ListKeys gives all keys of a purpose, newest first, retired ones too.
 	ListKeys(ctx context.Context, purpose string) ([]SealedKey, error)
+	// ResealKeys replaces what is sealed of every key, of any purpose and
+	// retired ones too, by what reseal gives for it. It is one step: after an
+	// error, which may be reseal's, all are as before. reseal may be asked more
+	// than once of a key.
+	ResealKeys(ctx context.Context, reseal func(SealedKey) ([]byte, error)) error
 	DeleteKey(ctx context.Context, id string) error
 }
 

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 var keyCases = map[string]func(*testing.T, Opener){
 	"AddKey":  one(testAddKey),
 	"KeyRace": one(testAddKeyRace),
+	"Reseal":  one(testResealKeys),
 }
 
 func sealedKey(t *testing.T, purpose string) storage.SealedKey {
@@ -96,5 +98,39 @@ func testAddKeyRace(t *testing.T, s storage.Store) {
 				t.Errorf("the winner is %s, but %s was retired at %v", replaces, k.ID, k.RetiredAt)
 			}
 		}
+	}
+}
+
+func testResealKeys(t *testing.T, s storage.Store) {
+	ctx := t.Context()
+	first := must[storage.SealedKey](t)(s.AddKey(ctx, sealedKey(t, "token"), ""))
+	second := must[storage.SealedKey](t)(s.AddKey(ctx, sealedKey(t, "token"), first.ID)) // which retires the first
+	other := must[storage.SealedKey](t)(s.AddKey(ctx, sealedKey(t, "audit"), ""))
+	all := func() []storage.SealedKey {
+		return append(must[[]storage.SealedKey](t)(s.ListKeys(ctx, "token")), must[[]storage.SealedKey](t)(s.ListKeys(ctx, "audit"))...)
+	}
+	before := all()
+
+	failure := errors.New("no")
+	asked := 0
+	told(t, s, func() {
+		err := s.ResealKeys(ctx, func(storage.SealedKey) ([]byte, error) {
+			if asked++; asked == 3 {
+				return nil, failure
+			}
+			return []byte("half"), nil
+		})
+		wantError(t, err, failure)
+	})
+	same(t, "after a failure", all(), before)
+
+	told(t, s, func() {
+		noError(t, s.ResealKeys(ctx, func(k storage.SealedKey) ([]byte, error) { return []byte("new " + k.ID), nil }))
+	}, storage.Change{Kind: storage.KindSealedKey, ID: first.ID}, storage.Change{Kind: storage.KindSealedKey, ID: second.ID},
+		storage.Change{Kind: storage.KindSealedKey, ID: other.ID})
+	for i, k := range all() {
+		want := before[i]
+		want.Sealed, want.Revision, want.UpdatedAt = []byte("new "+k.ID), before[i].Revision+1, k.UpdatedAt
+		same(t, "resealed", k, want)
 	}
 }

@@ -53,3 +53,28 @@ func (s *Store) ListKeys(ctx context.Context, purpose string) (found []storage.S
 func (s *Store) DeleteKey(ctx context.Context, id string) error {
 	return deleteEntity(ctx, s, sealedKeys, id, 0, nil)
 }
+
+// ResealKeys implements storage.Keys.
+func (s *Store) ResealKeys(ctx context.Context, reseal func(storage.SealedKey) ([]byte, error)) error {
+	var refused error // reseal's own, which is none of storage's
+	err := s.write(ctx, "reseal keys", moving, func(t *tx) error {
+		refused = nil
+		keys, err := sealedKeys.list(t.ctx, t, sealedKeys.selection()+"ORDER BY id")
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if k.Sealed, refused = reseal(k); refused != nil {
+				return fmt.Errorf("%w: not resealed", storage.ErrInvalid)
+			}
+			if err := sealedKeys.update(t, &k); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && refused != nil {
+		return refused
+	}
+	return err
+}
