@@ -29,17 +29,25 @@ const (
 // bound gives the record as it can be stored: nothing shared with the caller's,
 // times in UTC and whole microseconds, texts valid and cut.
 func bound(r storage.AuditRecord) storage.AuditRecord {
+	boundIn(&r)
+	return r
+}
+
+// boundIn is bound in place.
+func boundIn(r *storage.AuditRecord) {
 	for _, f := range fields {
 		switch {
 		case f.text != nil:
-			*f.text(&r) = boundText(*f.text(&r))
+			at := f.text(r)
+			*at = boundText(*at)
 		case f.time != nil:
-			*f.time(&r) = boundTime(*f.time(&r))
+			at := f.time(r)
+			*at = boundTime(*at)
 		case f.detail != nil:
-			*f.detail(&r) = boundDetail(*f.detail(&r))
+			at := f.detail(r)
+			*at = boundDetail(*at)
 		}
 	}
-	return r
 }
 
 func boundTime(t time.Time) time.Time {
@@ -88,6 +96,9 @@ func boundDetail(detail map[string]string) map[string]string {
 	if len(detail) == 0 {
 		return nil
 	}
+	if small(detail) {
+		return maps.Clone(detail)
+	}
 	kept := make(map[string]string, len(detail))
 	room := maxDetail
 	dropped := 0
@@ -105,6 +116,18 @@ func boundDetail(detail map[string]string) map[string]string {
 		kept[DroppedKey] = strconv.Itoa(dropped)
 	}
 	return kept
+}
+
+// small says of most details that they are within all bounds as they are.
+func small(detail map[string]string) bool {
+	room := maxDetail
+	for k, v := range detail {
+		if !plain(k) || !plain(v) || len(k) > maxText || len(v) > maxText {
+			return false
+		}
+		room -= len(k) + len(v) + len(`"":"",`)
+	}
+	return room >= 0
 }
 
 // encodedSize is the length of the text in storage's JSON.

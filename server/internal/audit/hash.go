@@ -33,7 +33,8 @@ const KeySize = 32
 // number of its entries in 8 bytes and then key and value of each as texts, in
 // ascending order of the keys' bytes.
 func Hash(r storage.AuditRecord) string {
-	hash, _ := hashIn(nil, &r)
+	var buffer [usualSize]byte
+	hash, _ := hashIn(buffer[:0], &r)
 	return hash
 }
 
@@ -80,7 +81,10 @@ func appendTime(b []byte, t time.Time) []byte {
 
 func appendDetail(b []byte, detail map[string]string) []byte {
 	b = appendNumber(b, int64(len(detail)))
-	for _, key := range slices.Sorted(maps.Keys(detail)) {
+	var few [8]string // so many need no memory of their own
+	keys := slices.AppendSeq(few[:0], maps.Keys(detail))
+	slices.Sort(keys)
+	for _, key := range keys {
 		b = appendText(appendText(b, key), detail[key])
 	}
 	return b

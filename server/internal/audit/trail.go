@@ -162,7 +162,8 @@ func (t *Trail) Append(ctx context.Context, record storage.AuditRecord, fence in
 	if !known[Event(record.Event)] {
 		return storage.AuditRecord{}, reason.New(reason.Internal, "no event is called %.64q", record.Event)
 	}
-	r := &request{record: bound(record), fence: fence, answer: make(chan error, 1)}
+	r := &request{record: record, fence: fence, answer: make(chan error, 1)}
+	boundIn(&r.record)
 	if err := t.enqueue(ctx, r); err != nil {
 		return storage.AuditRecord{}, err
 	}

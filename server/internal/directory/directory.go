@@ -202,8 +202,10 @@ func ownGrant(g storage.Grant) storage.Grant {
 func (d *Directory) CertificateRevoked(serial string) (reason string, revoked bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	certificate, ok := copied(d.picture.serials[serial])
-	return certificate.RevocationReason, ok
+	if certificate := d.picture.serials[serial]; certificate != nil {
+		return certificate.RevocationReason, true
+	}
+	return "", false
 }
 
 // RevokedCertificate finds a revoked certificate by its id, as changes of

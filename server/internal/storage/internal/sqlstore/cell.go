@@ -168,7 +168,10 @@ func plainJSON(d map[string]string) (string, bool) {
 		size += len(k) + len(v) + len(`"":"",`)
 	}
 	b := append(make([]byte, 0, size), '{')
-	for i, k := range slices.Sorted(maps.Keys(d)) {
+	var few [8]string // so many need no memory of their own
+	keys := slices.AppendSeq(few[:0], maps.Keys(d))
+	slices.Sort(keys)
+	for i, k := range keys {
 		if i > 0 {
 			b = append(b, ',')
 		}

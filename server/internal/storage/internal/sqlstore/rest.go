@@ -71,14 +71,19 @@ func (c cell) encodeRest(r *unsearched) (any, error) {
 		if t.value == "" {
 			continue
 		}
+		begin(t.key)
+		if len(t.value) <= c.limit && unescaped(t.value) {
+			b = append(append(append(b, '"'), t.value...), '"')
+			continue
+		}
 		if err := (cell{column: t.key, limit: c.limit}).check(t.value); err != nil {
 			return nil, err
 		}
-		begin(t.key)
-		var err error
-		if b, err = appendJSON(b, t.value); err != nil {
+		encoded, err := json.Marshal(t.value)
+		if err != nil {
 			return nil, err
 		}
+		b = append(b, encoded...)
 	}
 	expires, err := instant("expires_at", &r.Expires).encode()
 	if err != nil {
@@ -97,14 +102,6 @@ func (c cell) encodeRest(r *unsearched) (any, error) {
 		b = append(b, encoded...)
 	}
 	return string(append(b, '}')), nil
-}
-
-func appendJSON(b []byte, s string) ([]byte, error) {
-	if unescaped(s) {
-		return append(append(append(b, '"'), s...), '"'), nil
-	}
-	encoded, err := json.Marshal(s)
-	return append(b, encoded...), err
 }
 
 // decodeRest reads what encodeRest wrote.
