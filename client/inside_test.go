@@ -4,8 +4,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -243,4 +247,54 @@ func FuzzHandle(f *testing.F) {
 		}
 		_ = s.Status()
 	})
+}
+
+// The package has no global state: its variables are errors, patterns and tables,
+// and nothing runs when it is imported.
+func TestNoGlobalState(t *testing.T) {
+	constant := regexp.MustCompile(`^(errors\.New|regexp\.MustCompile)$`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range parsed.Decls {
+			if f, ok := declaration.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+				t.Errorf("%s has an init function", file)
+			}
+			variables, ok := declaration.(*ast.GenDecl)
+			if !ok || variables.Tok != token.VAR {
+				continue
+			}
+			for _, spec := range variables.Specs {
+				v := spec.(*ast.ValueSpec)
+				for i, name := range v.Names {
+					good := false
+					if i < len(v.Values) {
+						switch value := v.Values[i].(type) {
+						case *ast.CallExpr:
+							if from, ok := value.Fun.(*ast.SelectorExpr); ok {
+								good = constant.MatchString(from.X.(*ast.Ident).Name + "." + from.Sel.Name)
+							}
+						case *ast.CompositeLit: // a table
+							good = true
+						case *ast.UnaryExpr: // an error of ours
+							literal, ok := value.X.(*ast.CompositeLit)
+							good = ok && literal.Type.(*ast.Ident).Name == "Error"
+						}
+					}
+					if !good {
+						t.Errorf("%s: %s is state, or looks like it", file, name.Name)
+					}
+				}
+			}
+		}
+	}
 }

@@ -32,7 +32,7 @@ type Config struct {
 	// its own grants alone, so that no tool reaches another's.
 	Consumers map[string]ConsumerConfig `yaml:"consumers"`
 	// Where the agent's own subcommands reach it: a socket's file or, on Windows,
-	// a pipe's name. Default: see the places below.
+	// a pipe's name. Default: as said above the keys.
 	Socket string `yaml:"socket"`
 	// Shared-credentials file to keep a profile for each grant in, such as
 	// ~/.aws/credentials. Default: none. It needs the users' grants named.
