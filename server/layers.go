@@ -43,8 +43,8 @@ type layer struct {
 //
 // A panic in one of them, or in the handler, is an error like any other to
 // those further out.
-func layers(log *slog.Logger, metrics *callMetrics, let gate) around {
-	return around{log: log, layers: []layer{
+func layers(log *slog.Logger, metrics *callMetrics, let gate) *around {
+	return &around{log: log, layers: []layer{
 		{name: "request id", enter: identify},
 		{name: "metrics", enter: metrics.enter, leave: metrics.leave},
 		{name: "log", leave: logged(log)},
@@ -86,11 +86,11 @@ type around struct {
 }
 
 // chain gives the layers to grpc.
-func chain(a around) []grpc.ServerOption {
+func chain(a *around) []grpc.ServerOption {
 	return []grpc.ServerOption{grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream)}
 }
 
-func (a around) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
+func (a *around) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (answer any, err error) {
 	c := &call{method: info.FullMethod, began: time.Now()}
 	within := ctx
 	entered := 0
@@ -108,8 +108,11 @@ func (a around) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	return next(within, req)
 }
 
-func (a around) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (a *around) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	s := &callStream{ServerStream: ss, ctx: ss.Context(), call: call{method: info.FullMethod, streams: true, began: time.Now()}}
+	if info.IsClientStream {
+		s.in = receiverOf(ss)
+	}
 	entered, err := a.open(s)
 	if err == nil {
 		err = a.handle(srv, s, next)
@@ -121,7 +124,7 @@ func (a around) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 // smaller again while a quarter of it is in use, and the handler's goroutine
 // waits for as long as the stream is open: what reads certificates and tokens
 // would leave it at twice the size.
-func (a around) open(s *callStream) (entered int, err error) {
+func (a *around) open(s *callStream) (entered int, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -136,7 +139,7 @@ func (a around) open(s *callStream) (entered int, err error) {
 	return entered, err
 }
 
-func (a around) handle(srv any, s *callStream, next grpc.StreamHandler) (err error) {
+func (a *around) handle(srv any, s *callStream, next grpc.StreamHandler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = a.panicked(s.ctx, p)
@@ -146,7 +149,7 @@ func (a around) handle(srv any, s *callStream, next grpc.StreamHandler) (err err
 }
 
 // enter enters the layers in their order and counts them.
-func (a around) enter(ctx context.Context, c *call, entered *int) (context.Context, error) {
+func (a *around) enter(ctx context.Context, c *call, entered *int) (context.Context, error) {
 	ctx = context.WithValue(ctx, callKey{}, c)
 	for _, l := range a.layers {
 		if l.enter != nil {
@@ -162,7 +165,7 @@ func (a around) enter(ctx context.Context, c *call, entered *int) (context.Conte
 }
 
 // leave leaves those that were entered, the last one first.
-func (a around) leave(ctx context.Context, c *call, entered int, err error) error {
+func (a *around) leave(ctx context.Context, c *call, entered int, err error) error {
 	for i := entered - 1; i >= 0; i-- {
 		if l := a.layers[i]; l.leave != nil {
 			err = l.leave(ctx, c, err)
@@ -172,7 +175,7 @@ func (a around) leave(ctx context.Context, c *call, entered int, err error) erro
 }
 
 // panicked logs a panic and makes an error of it.
-func (a around) panicked(ctx context.Context, p any) error {
+func (a *around) panicked(ctx context.Context, p any) error {
 	a.log.ErrorContext(ctx, "call panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "request_id", apierr.RequestID(ctx))
 	return reason.New(reason.Internal, "the call panicked")
 }
@@ -182,6 +185,7 @@ type callStream struct {
 	grpc.ServerStream
 	ctx  context.Context
 	call call
+	in   receiver
 }
 
 func (s *callStream) Context() context.Context { return s.ctx }
@@ -195,7 +199,12 @@ func (s *callStream) SendMsg(m any) error {
 }
 
 func (s *callStream) RecvMsg(m any) error {
-	err := s.ServerStream.RecvMsg(m)
+	var err error
+	if s.in.ready() {
+		err = s.in.receive(m)
+	} else {
+		err = s.ServerStream.RecvMsg(m)
+	}
 	if err == nil && s.call.counted != nil {
 		s.call.counted.received.Inc()
 	}
