@@ -25,6 +25,9 @@ type StoredKey struct {
 	Retired time.Time
 }
 
+// keyPurposes are those of all keys that a broker keeps.
+var keyPurposes = []string{purposeAudit, purposeAuthority, purposePages, authn.TokenPurpose}
+
 // sealPurpose is what a stored key is sealed for.
 func sealPurpose(k storage.SealedKey) string {
 	if k.Purpose == authn.TokenPurpose {
@@ -36,7 +39,7 @@ func sealPurpose(k storage.SealedKey) string {
 // ListKeys lists the keys that the broker keeps, by purpose, newest first.
 func ListKeys(ctx context.Context, c Config) (keys []StoredKey, err error) {
 	err = withStore(ctx, c, func(store storage.Store, _ *pki.Sealer) error {
-		for _, purpose := range []string{purposeAudit, purposeAuthority, purposePages, authn.TokenPurpose} {
+		for _, purpose := range keyPurposes {
 			listed, err := store.ListKeys(ctx, purpose)
 			if err != nil {
 				return err
@@ -131,6 +134,38 @@ func ReplaceAuthority(ctx context.Context, c Config) error {
 		}
 		return nil
 	})
+}
+
+// DiscardKeys deletes the stored keys that the configuration's encryption key
+// does not open, which is what is left where the right one is lost. New ones are
+// made at the next start: with another authority all certificates are void, and
+// with another audit key the ends of the chains before cannot be verified any
+// more. No broker may run on the storage meanwhile. It gives how many were
+// deleted.
+func DiscardKeys(ctx context.Context, c Config) (n int, err error) {
+	err = withStore(ctx, c, func(store storage.Store, sealer *pki.Sealer) error {
+		for _, purpose := range keyPurposes {
+			listed, err := store.ListKeys(ctx, purpose)
+			if err != nil {
+				return err
+			}
+			for _, k := range listed {
+				if _, err := sealer.Open(sealPurpose(k), k.Sealed); err == nil {
+					continue
+				}
+				if err := store.DeleteKey(ctx, k.ID); err != nil {
+					return fmt.Errorf("deleting the broker's %s key %s: %w", k.Purpose, k.ID, err)
+				}
+				n++
+			}
+		}
+		if n == 0 {
+			return nil
+		}
+		// Only now is there an audit key to record it under.
+		return recordRotation(ctx, store, sealer, "all that could not be opened")
+	})
+	return n, err
 }
 
 // withStore opens the storage and the sealer of a configuration for f.

@@ -84,6 +84,37 @@ func TestReseal(t *testing.T) {
 	}
 }
 
+// With the encryption key lost, what is not a key is left: the broker starts
+// with new ones.
+func TestDiscardKeys(t *testing.T) {
+	b := site(t, brokertest.Options{})
+	acme := join(t, b, "acme", time.Hour)
+	if n, err := server.DiscardKeys(t.Context(), b.Config); n != 0 || err != nil {
+		t.Errorf("with the right key %d were discarded: %v", n, err)
+	}
+	b.Stop()
+	b.Config.EncryptionKeyFile = encryptionKey(t)
+	if _, err := server.New(t.Context(), b.Config, slog.New(slog.DiscardHandler)); err == nil {
+		t.Fatal("started with a wrong key")
+	}
+	n, err := server.DiscardKeys(t.Context(), b.Config)
+	wantOK(t, err)
+	if n < 4 {
+		t.Errorf("%d keys were discarded", n)
+	}
+	b.Restart()
+	b.Admin = b.Dial(b.IssueOperator(brokertest.Operator))
+	acme.with(b, b.Certify("acme", "laptop")).works(t) // with the old password
+	if got := rotations(t, b); len(got) != 1 {
+		t.Errorf("the trail says that %v were replaced", got)
+	}
+	verified, err := stokerv1.NewAuditServiceClient(b.Admin).Verify(t.Context(), &stokerv1.VerifyRequest{})
+	wantOK(t, err)
+	if verified.GetIntact() {
+		t.Error("the trail verifies, although its key is lost")
+	}
+}
+
 // With new token keys every session is over, without a restart, and a new login
 // is good.
 func TestReplaceTokenKeys(t *testing.T) {

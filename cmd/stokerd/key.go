@@ -15,6 +15,7 @@ type keyCommands struct {
 	List    keyListCommand    `cmd:"" help:"List the keys that the broker keeps, without the keys."`
 	Reseal  keyResealCommand  `cmd:"" help:"Encrypt the keys that the broker keeps under another key. Stop all brokers first."`
 	Replace keyReplaceCommand `cmd:"" help:"Replace a key that became known."`
+	Discard keyDiscardCommand `cmd:"" help:"Delete the keys that cannot be opened, because the encryption key is lost. Stop all brokers first."`
 }
 
 type keyListCommand struct {
@@ -85,5 +86,26 @@ func (c *keyReplaceCommand) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	_, err = fmt.Fprintln(out, then)
+	return err
+}
+
+type keyDiscardCommand struct {
+	Config string `required:"" placeholder:"stoker.yaml" help:"Configuration file of the broker, with a new encryption key."`
+	Yes    bool   `help:"Do it. Without this nothing happens."`
+}
+
+func (c *keyDiscardCommand) Run(ctx context.Context, out io.Writer) error {
+	config, err := server.Load(c.Config)
+	if err != nil {
+		return err
+	}
+	if !c.Yes {
+		return errors.New("this makes every certificate void and ends every session; if the old encryption key is lost for good, add --yes")
+	}
+	n, err := server.DiscardKeys(ctx, config)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%d keys are deleted; start the brokers, make operators' and services' certificates anew, and enroll the agents again\n", n)
 	return err
 }
