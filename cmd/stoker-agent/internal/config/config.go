@@ -70,7 +70,8 @@ type UserConfig struct {
 // ConsumerConfig is a tool that asks the endpoint.
 type ConsumerConfig struct {
 	// File with its token, made if need be, with mode 0600. For a tool of another
-	// user make it yourself, with mode 0640 and that user's group. Required.
+	// user make it yourself: at least 26 letters and digits without a newline, mode
+	// 0640, that user's group. Required.
 	TokenFile string `yaml:"token_file"`
 	// The grants that it may have. Default: all.
 	Grants []string `yaml:"grants"`
