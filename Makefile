@@ -45,8 +45,17 @@ cover: ## Show the coverage of the packages that decide
 	go test -cover ./server/internal/lease ./server/internal/policy ./server/internal/authn
 
 .PHONY: bench
-bench: build ## Measure the broker beside bare grpc-go with 2,000 agents
-	./bin/stoker-bench run hold storm unary push revoke --agents 2000 --json bench.json
+bench: build ## Measure the broker beside bare grpc-go with 10,000 agents, in ten minutes
+	./bin/stoker-bench run issue hold storm unary push revoke restart outage failover --agents 10000 --json bench.json
+
+.PHONY: bench-fleet
+bench-fleet: build ## Keep 18,000 agents supplied by one broker, then 80,000 by five, in an hour
+	./bin/stoker-bench run supply --agents 18000 --json bench-supply.json
+	./bin/stoker-bench run fleet --agents 80000 --json bench-fleet.json
+
+.PHONY: soak
+soak: build ## Have everything go wrong for SOAK (default 1h), and check the history of it
+	./bin/stoker-bench run soak --soak $(or $(SOAK),1h) --strict
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (default 30s)

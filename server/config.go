@@ -53,6 +53,9 @@ type Config struct {
 	Sessions SessionsConfig `yaml:"sessions"`
 	// Audit says what else happens to the audit trail.
 	Audit AuditConfig `yaml:"audit"`
+	// Clock is the wall clock that leases and streams go by. Nil: the machine's.
+	// It is for measurements, which set it wrong.
+	Clock func() time.Time `yaml:"-"`
 	// Operations is the address of the HTTP listener for metrics and probes.
 	// Default 127.0.0.1:9464; "off" opens none.
 	Operations string `yaml:"operations"`

@@ -235,7 +235,7 @@ func (s *Server) openIssuing(ctx context.Context) error {
 	var err error
 	s.leases, err = lease.New(lease.Config{
 		Accounts: accounts, Authority: rights, Trail: s.tracing.Trail(s.trail), History: s.store, Log: s.log,
-		Observer: s.metrics, Tracer: s.tracing.Leases(),
+		Observer: s.metrics, Tracer: s.tracing.Leases(), Now: s.config.Clock,
 	})
 	if err != nil {
 		return err
@@ -270,7 +270,7 @@ func (s *Server) checkAccount(ctx context.Context, name string, sts *issuer.STS)
 
 // openStreams opens the registry of streams.
 func (s *Server) openStreams(context.Context) (err error) {
-	s.streams, err = stream.New(stream.Config{Directory: s.directory, Checker: s.who, Leases: stream.Managed(s.leases), LoginPace: s.passwords.Pace, Log: s.log})
+	s.streams, err = stream.New(stream.Config{Directory: s.directory, Checker: s.who, Leases: stream.Managed(s.leases), LoginPace: s.passwords.Pace, Now: s.config.Clock, Log: s.log})
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ type cli struct {
 	Plan   planCommand   `cmd:"" help:"Compute and simulate what so many agents take."`
 	Broker brokerCommand `cmd:"" hidden:""`
 	Bare   bareCommand   `cmd:"" hidden:""`
+	Agents agentsCommand `cmd:"" hidden:""`
 }
 
 func main() {
@@ -54,4 +55,13 @@ type bareCommand struct {
 
 func (c *bareCommand) Run(ctx context.Context) error {
 	return bench.Bare{Dir: c.Dir}.Run(ctx, os.Stdin, os.Stdout)
+}
+
+// agentsCommand is a child of this program: agents.
+type agentsCommand struct {
+	File string `arg:""`
+}
+
+func (c *agentsCommand) Run(ctx context.Context) error {
+	return bench.Agents{File: c.File}.Run(ctx, os.Stdin, os.Stdout)
 }

@@ -22,6 +22,7 @@ type runCommand struct {
 	JSON     string        `name:"json" placeholder:"FILE" help:"Write the report as JSON too."`
 	Profiles string        `placeholder:"DIR" type:"existingdir" help:"Write profiles of the broker."`
 	Dir      string        `placeholder:"DIR" type:"existingdir" help:"Where databases and logs go; default: the system's temporary directory."`
+	Strict   bool          `help:"Fail if anything was broken that must hold on any machine, however slow."`
 	Keep     bool          `help:"Keep databases and logs."`
 }
 
@@ -48,6 +49,11 @@ func (c *runCommand) Run(ctx context.Context) error {
 	err = errors.Join(err, report.WriteTable(os.Stdout))
 	if c.JSON != "" {
 		err = errors.Join(err, writeJSON(report, c.JSON))
+	}
+	if c.Strict {
+		for _, m := range report.Broken() {
+			err = errors.Join(err, fmt.Errorf("%s: %s must not happen", m.Mode, m.Name))
+		}
 	}
 	return err
 }

@@ -69,7 +69,9 @@ var modes = []mode{
 	{name: "restart", help: "kill -9, and all come back", run: (*bench).restart, alone: true},
 	{name: "outage", help: "no STS for two thirds of a lifetime, then a tenth of its quota", run: (*bench).outage, alone: true},
 	{name: "failover", help: "rolling restart of three replicas on PostgreSQL, and the death of one", run: (*bench).failover, alone: true},
-	{name: "soak", help: "STS faults, changes, revocations, lost connections and restarts mixed", run: (*bench).soak, alone: true},
+	{name: "supply", help: "one broker keeps all supplied for a compressed hour", run: (*bench).supply, alone: true},
+	{name: "fleet", help: "the same with five brokers on one PostgreSQL; give --agents 80000", run: (*bench).fleet, alone: true},
+	{name: "soak", help: "everything that goes wrong in a year, mixed, and the history of it checked", run: (*bench).soak, alone: true},
 }
 
 // Modes lists the names of all modes with what each does.
@@ -191,9 +193,16 @@ func (b *bench) build(ctx context.Context, name string, c site.Config) (*site.Si
 	}
 	agents := make([]fleet.Identity, len(made.Agents))
 	for i, a := range made.Agents {
-		agents[i] = fleet.Identity{TLS: made.ClientTLS(a.Certificate), Token: a.Token, Source: a.Source, Group: a.Group}
+		agents[i] = identityOf(made, a)
 	}
 	return made, agents, nil
+}
+
+// identityOf is what a fleet must know of an agent.
+func identityOf(s *site.Site, a site.Agent) fleet.Identity {
+	return fleet.Identity{
+		TLS: s.ClientTLS(a.Certificate), Token: a.Token, Source: a.Source, Group: a.Group, Serial: a.Serial, CertificateEnd: a.CertificateEnd,
+	}
 }
 
 // start starts a broker of a site.

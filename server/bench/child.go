@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/stokerd/stoker/server"
@@ -29,7 +30,8 @@ type Broker struct {
 	Instant bool
 }
 
-// Run serves until in ends or ctx does.
+// Run serves until in ends or ctx does. Beside those of every child it obeys the
+// command clock D, which sets the wall clock of leases and streams wrong by D.
 func (b Broker) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 	config, err := server.Load(b.Config)
 	if err != nil {
@@ -42,6 +44,8 @@ func (b Broker) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 		}
 		config.Accounts[name] = a
 	}
+	var ahead atomic.Int64
+	config.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	broker, err := server.New(ctx, config, server.NewLogger(config.Log, os.Stderr))
 	if err != nil {
 		return err
@@ -55,7 +59,15 @@ func (b Broker) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 		ready.Operations = at.String()
 	}
 	obeyed := make(chan error, 1)
-	go func() { obeyed <- process.Obey(serving, in, out, ready, nil) }()
+	go func() {
+		obeyed <- process.Obey(serving, in, out, ready, map[string]process.Command{
+			"clock": func(_ context.Context, by string) (string, error) {
+				d, err := time.ParseDuration(by)
+				ahead.Store(int64(d))
+				return "set", err
+			},
+		})
+	}()
 	select {
 	case err = <-obeyed:
 		stop()

@@ -13,7 +13,7 @@ import (
 
 // issuesPerMinute is how many agents this machine can issue to within a
 // minute's lifetime while an STS recovers; more need a longer lifetime.
-const issuesPerMinute = 2000
+const issuesPerMinute = 5000
 
 // outage shuts the STS for two thirds of a lifetime and opens it with a tenth
 // of the quota.

@@ -66,7 +66,9 @@ type Goal struct {
 	Ratio bool    `json:"ratio"`
 	Least bool    `json:"least"`
 	Value float64 `json:"value"`
-	Met   bool    `json:"met"`
+	// Must: it is no matter of speed. Whatever misses it is a bug.
+	Must bool `json:"must"`
+	Met  bool `json:"met"`
 }
 
 // skip notes that a mode could not be measured.
@@ -99,6 +101,17 @@ func (r *Report) add(m Measure) {
 func atMost(v float64) *Goal      { return &Goal{Value: v} }
 func atLeast(v float64) *Goal     { return &Goal{Value: v, Least: true} }
 func ratioAtMost(v float64) *Goal { return &Goal{Value: v, Ratio: true} }
+
+// must makes a goal one that holds on any machine.
+func must(g *Goal) *Goal {
+	g.Must = true
+	return g
+}
+
+// Broken lists the measures that missed what must hold on any machine.
+func (r *Report) Broken() []Measure {
+	return slices.DeleteFunc(r.Missed(), func(m Measure) bool { return !m.Goal.Must })
+}
 
 func bareValue(v float64) *float64 { return &v }
 

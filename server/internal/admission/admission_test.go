@@ -349,7 +349,7 @@ func TestPatienceFollowsTheMachine(t *testing.T) {
 		for i := range 100 {
 			q.dial(fmt.Sprintf("192.0.2.1:%d", i))
 			c := <-admitted
-			time.Sleep(700 * time.Millisecond)
+			<-time.After(700 * time.Millisecond)
 			admission.Established(c)
 		}
 		for i := range 3 {
@@ -357,7 +357,7 @@ func TestPatienceFollowsTheMachine(t *testing.T) {
 		}
 		first := <-admitted
 		<-admitted
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if n := l.Stats().Refused[admission.CauseSlow]; n != 0 {
 			t.Errorf("%d gave way although no handshake is faster", n)
 		}
@@ -365,7 +365,7 @@ func TestPatienceFollowsTheMachine(t *testing.T) {
 		admission.Established(<-admitted)
 		q.dial("192.0.2.3:1")
 		q.dial("192.0.2.3:2")
-		time.Sleep(4 * time.Second)
+		<-time.After(4 * time.Second)
 		if n := l.Stats().Refused[admission.CauseSlow]; n == 0 {
 			t.Error("nobody gave way to those that wait")
 		}

@@ -37,13 +37,17 @@ func (h Held) left(now time.Time) float64 {
 
 // agent is one agent.
 type agent struct {
-	fleet    *Fleet
-	index    int
-	identity Identity
+	fleet *Fleet
+	index int
 
-	mu   sync.Mutex
-	link *link // nil: not connected
-	held Held
+	mu       sync.Mutex
+	identity Identity
+	link     *link // nil: not connected
+	held     Held
+	// deaf: the next stream reads next to nothing. skew is how wrong the
+	// agent's clock is.
+	deaf bool
+	skew time.Duration
 	// failures counts connections in a row that brought nothing.
 	failures int
 	// coming is the timer of a return.
@@ -56,19 +60,26 @@ func (a *agent) holding() Held {
 	return a.held
 }
 
+// who is the agent's identity.
+func (a *agent) who() Identity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.identity
+}
+
 // metadata is that of all its calls.
-func (a *agent) metadata() []light.Header {
-	return []light.Header{{Name: "authorization", Value: "Bearer " + a.identity.Token}}
+func (i Identity) metadata() []light.Header {
+	return []light.Header{{Name: "authorization", Value: "Bearer " + i.Token}}
 }
 
 // dial opens a connection to the broker with the fewest, or to the next that
 // answers. It counts there until it is closed.
-func (a *agent) dial(ctx context.Context, to light.Handler) (conn *light.Conn, at *broker, err error) {
+func (a *agent) dial(ctx context.Context, as Identity, deaf bool, to light.Handler) (conn *light.Conn, at *broker, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	for _, at = range a.fleet.order() {
 		at.linked.Add(1)
-		conn, err = light.Dial(ctx, light.Target{Address: at.address, Source: a.identity.Source, TLS: a.identity.TLS, Authority: authority}, to)
+		conn, err = light.Dial(ctx, light.Target{Address: at.address, Source: as.Source, TLS: as.TLS, Authority: authority, Deaf: deaf}, to)
 		if err == nil {
 			return conn, at, nil
 		}
@@ -86,14 +97,16 @@ func (a *agent) connect(ctx context.Context) error {
 		a.mu.Unlock()
 		return nil
 	}
+	l.identity, l.deaf, a.deaf = a.identity, a.deaf, false
+	l.id = a.fleet.streams.Add(1)
 	a.link = l
 	subscription := a.subscription(l.began)
 	a.mu.Unlock()
 	a.fleet.counts.dials.Add(1)
 	a.fleet.counts.linked.Add(1)
-	conn, at, err := a.dial(ctx, l)
+	conn, at, err := a.dial(ctx, l.identity, l.deaf, l)
 	if err != nil {
-		a.lost(l)
+		l.over(err.Error(), true)
 		return err
 	}
 	a.mu.Lock()
@@ -109,7 +122,7 @@ func (a *agent) connect(ctx context.Context) error {
 	}
 	message, err := proto.Marshal(subscription)
 	if err == nil {
-		_, err = conn.Begin(streamPath, a.metadata(), message, false)
+		_, err = conn.Begin(streamPath, l.identity.metadata(), message, false)
 	}
 	if err != nil {
 		conn.Close() // Closed comes
@@ -119,8 +132,8 @@ func (a *agent) connect(ctx context.Context) error {
 
 func (a *agent) subscription(now time.Time) *stokerv1.StreamCredentialsRequest {
 	s := &stokerv1.Subscribe{Client: "stoker-bench"}
-	if a.held.valid(now) {
-		s.Held = []*stokerv1.HeldCredential{{Id: a.held.ID, Grant: a.held.Grant, ExpireTime: timestamppb.New(a.held.Expires)}}
+	if a.held.valid(now.Add(a.skew)) {
+		s.Held = []*stokerv1.HeldCredential{{Id: a.held.ID, Grant: a.held.Grant, ExpireTime: timestamppb.New(a.held.Expires.Add(a.skew))}}
 	}
 	return &stokerv1.StreamCredentialsRequest{Message: &stokerv1.StreamCredentialsRequest_Subscribe{Subscribe: s}}
 }
@@ -151,17 +164,18 @@ const (
 // pause is how long an agent waits after a stream: as long as the broker said,
 // and a draw from a bound that grows with each failure. mu is held.
 func (a *agent) pause(l *link) time.Duration {
-	if l.useful {
+	if l.useful.Load() {
 		a.failures = 0
 	}
-	if l.leaving {
-		return l.advice
+	advice := time.Duration(l.advice.Load())
+	if l.leaving.Load() {
+		return advice
 	}
 	life := max(0, time.Until(a.held.Expires))
 	bound := min(max(life/10, firstDelay), restedDelay)
 	bound = min(bound<<min(max(a.failures-1, 0), 6), longestDelay)
 	a.failures++
-	return l.advice + rand.N(bound)
+	return advice + rand.N(bound)
 }
 
 // comeBack connects when there is a place.

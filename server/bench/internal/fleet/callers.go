@@ -56,9 +56,10 @@ func (f *Fleet) Call(ctx context.Context, callers, calls int) (Calls, error) {
 		}
 	}()
 	for i := range all {
-		c := &caller{request: request, metadata: f.agents[i].metadata(), left: left, done: make(chan error, 2)}
+		as := f.agents[i].who()
+		c := &caller{request: request, metadata: as.metadata(), left: left, done: make(chan error, 2)}
 		all[i] = c
-		if c.conn, c.broker, err = f.agents[i].dial(ctx, c); err != nil {
+		if c.conn, c.broker, err = f.agents[i].dial(ctx, as, false, c); err != nil {
 			return Calls{}, err
 		}
 	}

@@ -28,6 +28,39 @@ type Stats struct {
 	Renewals, Late map[int]int64
 }
 
+// Add adds the counts of another fleet.
+func (s *Stats) Add(o Stats) {
+	s.Dials += o.Dials
+	s.Welcomes += o.Welcomes
+	s.Credentials += o.Credentials
+	s.Revocations += o.Revocations
+	s.Reconnects += o.Reconnects
+	s.Heartbeats += o.Heartbeats
+	s.Disorder += o.Disorder
+	s.Failures, s.Problems, s.Ends = summed(s.Failures, o.Failures), summed(s.Problems, o.Problems), summed(s.Ends, o.Ends)
+	s.Renewals, s.Late = summed(s.Renewals, o.Renewals), summed(s.Late, o.Late)
+	lowest := maps.Clone(o.Lowest)
+	for group, least := range s.Lowest {
+		if other, ok := lowest[group]; !ok || least < other {
+			if lowest == nil {
+				lowest = map[int]float64{}
+			}
+			lowest[group] = least
+		}
+	}
+	s.Lowest = lowest
+}
+
+func summed[K comparable](a, b map[K]int64) map[K]int64 {
+	sum := make(map[K]int64, len(a)+len(b))
+	for _, m := range []map[K]int64{a, b} {
+		for k, n := range m {
+			sum[k] += n
+		}
+	}
+	return sum
+}
+
 // low is the share of its life under which no credential may fall.
 const low = 1.0 / 3
 

@@ -4,8 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,9 @@ type Identity struct {
 	Source netip.Addr
 	// Group is what Stats are kept apart by.
 	Group int
+	// Serial and CertificateEnd are of the certificate, for the journal alone.
+	Serial         string
+	CertificateEnd time.Time
 }
 
 // Options say how a fleet behaves.
@@ -35,6 +39,8 @@ type Options struct {
 	Return bool
 	// Width is how many connect at once. Default 64.
 	Width int
+	// Journal is told what the agents see; may be nil.
+	Journal Journal
 }
 
 // Fleet is a number of agents. Its methods are safe for concurrent use, except
@@ -49,6 +55,10 @@ type Fleet struct {
 	cancel  context.CancelFunc
 	places  chan struct{} // one for each connection being made
 	working sync.WaitGroup
+
+	journal Journal
+	streams atomic.Int64 // that were begun
+	graves  graves
 
 	wave    atomic.Pointer[Wave]
 	counts  counts
@@ -69,6 +79,7 @@ func New(o Options) (*Fleet, error) {
 	for _, address := range o.Brokers {
 		f.brokers = append(f.brokers, &broker{address: address})
 	}
+	f.journal = o.Journal
 	f.returning.Store(o.Return)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.counts.init()
@@ -138,13 +149,6 @@ func (f *Fleet) Disconnect(ctx context.Context) error {
 	return f.until(ctx, func() bool { return f.counts.linked.Load() == 0 })
 }
 
-// Drop closes the connections of so many agents, chosen at random.
-func (f *Fleet) Drop(n int) {
-	for range n {
-		f.agents[rand.N(len(f.agents))].hangUp()
-	}
-}
-
 // Return says whether agents come back by themselves from now on.
 func (f *Fleet) Return(comes bool) { f.returning.Store(comes) }
 
@@ -188,6 +192,21 @@ func (f *Fleet) Dry() int {
 	return n
 }
 
+// Troubled describes the agents without a valid credential, some of them.
+func (f *Fleet) Troubled() string {
+	var b strings.Builder
+	now, shown := time.Now(), 0
+	for _, a := range f.agents {
+		a.mu.Lock()
+		if !a.held.valid(now) && shown < 5 {
+			shown++
+			fmt.Fprintf(&b, "; agent %d: holds %q until %s, connected %v, %d failures in a row", a.index, a.held.ID, a.held.Expires.Format(time.TimeOnly), a.link != nil, a.failures)
+		}
+		a.mu.Unlock()
+	}
+	return strings.TrimPrefix(b.String(), "; ")
+}
+
 // Forget makes the agents hold nothing, as after a reinstallation.
 func (f *Fleet) Forget() {
 	for _, a := range f.agents {
@@ -219,6 +238,7 @@ func (f *Fleet) Hold(all []Held) {
 func (f *Fleet) Close(ctx context.Context) error {
 	f.returning.Store(false)
 	f.cancel()
+	f.graves.open()
 	err := f.Disconnect(ctx)
 	for _, a := range f.agents {
 		a.mu.Lock()

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -14,8 +15,11 @@ import (
 // link is one stream of an agent on a connection of its own. It implements
 // light.Handler; what no lock guards is the connection's goroutine's.
 type link struct {
-	agent *agent
-	began time.Time
+	agent    *agent
+	identity Identity
+	id       int64
+	deaf     bool
+	began    time.Time
 	// conn is nil until there is one, which is closed at once if it is
 	// unwanted by then; broker is where it leads. gone: it has ended. All are
 	// guarded by agent.mu.
@@ -23,12 +27,16 @@ type link struct {
 	broker         *broker
 	unwanted, gone bool
 
-	// welcomed: the stream counts as open. useful: more than that has come.
-	welcomed, useful bool
-	// leaving: the broker has said when to come back. advice is how long to
-	// wait at least.
-	leaving bool
-	advice  time.Duration
+	// welcomed is when the stream began to count as open, in nanoseconds. dead:
+	// nothing counts any more.
+	welcomed atomic.Int64
+	dead     atomic.Bool
+	// useful: more than a welcome has come. leaving: the broker has said when to
+	// come back. advice is how long to wait at least.
+	useful, leaving atomic.Bool
+	advice          atomic.Int64
+	// why is what the agent was told at the end.
+	why string
 	// issued is the latest issue time on this stream.
 	issued time.Time
 }
@@ -41,15 +49,17 @@ func (l *link) Message(call uint32, b []byte) {
 		f.counts.failed(err)
 		return
 	}
+	if l.dead.Load() {
+		return
+	}
 	switch m := m.GetMessage().(type) {
 	case *stokerv1.StreamCredentialsResponse_Welcome:
-		l.welcomed = true
-		f.counts.connected.Add(1)
+		l.welcome(now)
 		f.counts.welcomes.Add(1)
 		f.sampled.keep(&f.sampled.welcome, b)
 		f.hit(Welcomed, l.agent.index, l.began, now)
 	case *stokerv1.StreamCredentialsResponse_Credential:
-		l.useful = true
+		l.useful.Store(true)
 		f.sampled.keep(&f.sampled.credential, b)
 		l.take(call, m.Credential, now)
 		f.hit(Supplied, l.agent.index, l.began, now)
@@ -62,10 +72,11 @@ func (l *link) Message(call uint32, b []byte) {
 		l.agent.held = Held{}
 		l.agent.mu.Unlock()
 	case *stokerv1.StreamCredentialsResponse_Reconnect:
-		l.leaving, l.advice = true, m.Reconnect.GetDelay().AsDuration()
+		l.advice.Store(int64(m.Reconnect.GetDelay().AsDuration()))
+		l.leaving.Store(true)
 		f.counts.reconnects.Add(1)
 	case *stokerv1.StreamCredentialsResponse_Heartbeat:
-		l.useful = true
+		l.useful.Store(true)
 		f.counts.heartbeats.Add(1)
 	}
 }
@@ -79,13 +90,19 @@ func (l *link) take(call uint32, m *stokerv1.Credential, now time.Time) {
 		a.fleet.counts.disorder.Add(1)
 	}
 	l.issued = fresh.Issued
+	if j := a.fleet.journal; j != nil {
+		j.Received(a.index, Receipt{
+			Identity: l.identity, Stream: l.id, Asked: l.began, At: now, ID: fresh.ID, Grant: fresh.Grant,
+			AccessKeyID: m.GetAccessKeyId(), Prefix: m.GetTarget().GetPrefix(), Issued: fresh.Issued, Expires: fresh.Expires,
+		})
+	}
 	a.mu.Lock()
 	before := a.held
 	a.held = fresh
 	conn := l.conn
 	a.mu.Unlock()
 	if before.ID != "" {
-		a.fleet.counts.renewed(a.identity.Group, before.left(now))
+		a.fleet.counts.renewed(l.identity.Group, before.left(now))
 	}
 	acknowledgement, err := proto.Marshal(&stokerv1.StreamCredentialsRequest{Message: &stokerv1.StreamCredentialsRequest_Acknowledge{
 		Acknowledge: &stokerv1.Acknowledge{CredentialId: fresh.ID},
@@ -103,8 +120,9 @@ func (l *link) Ended(_ uint32, s light.Status) {
 	f, now := l.agent.fleet, time.Now()
 	why, after := explain(s)
 	f.counts.count(&f.counts.ends, why)
-	if !l.leaving {
-		l.advice = after
+	l.why = why
+	if !l.leaving.Load() {
+		l.advice.Store(int64(after))
 	}
 	f.hit(Ended, l.agent.index, l.began, now)
 	l.agent.mu.Lock()
@@ -114,11 +132,36 @@ func (l *link) Ended(_ uint32, s light.Status) {
 }
 
 // Closed implements light.Handler.
-func (l *link) Closed(error) {
-	if l.welcomed {
-		l.agent.fleet.counts.connected.Add(-1)
+func (l *link) Closed(error) { l.over(l.why, l.why == "") }
+
+// welcome counts the stream as open, unless it is over.
+func (l *link) welcome(now time.Time) {
+	l.agent.mu.Lock()
+	defer l.agent.mu.Unlock()
+	if !l.dead.Load() && l.welcomed.CompareAndSwap(0, now.UnixNano()) {
+		l.agent.fleet.counts.connected.Add(1)
+	}
+}
+
+// over ends the stream once, for whatever reason the agent was told, or for
+// none where it left.
+func (l *link) over(why string, left bool) {
+	f := l.agent.fleet
+	l.agent.mu.Lock()
+	first := l.dead.CompareAndSwap(false, true)
+	l.agent.mu.Unlock()
+	if !first {
+		return
+	}
+	s := Streamed{Identity: l.identity, ID: l.id, Asked: l.began, Ended: time.Now(), Reason: why, Left: left || l.deaf}
+	if at := l.welcomed.Load(); at != 0 {
+		f.counts.connected.Add(-1)
+		s.Welcomed = time.Unix(0, at)
 	}
 	l.agent.lost(l)
+	if f.journal != nil {
+		f.journal.Streamed(l.agent.index, s)
+	}
 }
 
 // explain gives the reason of a call's end, and how long to wait.

@@ -14,6 +14,14 @@ type Extremes struct {
 	Least float64
 }
 
+// Add makes them those of another fleet as well. The numbers are added up: the
+// worst moments are taken for one and the same.
+func (e *Extremes) Add(o Extremes) {
+	e.Dry += o.Dry
+	e.Disconnected += o.Disconnected
+	e.Least = min(e.Least, o.Least)
+}
+
 // Watch looks at all agents again and again until stop is called, which gives
 // what it saw.
 func (f *Fleet) Watch(every time.Duration) (stop func() Extremes) {

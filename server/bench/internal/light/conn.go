@@ -27,6 +27,7 @@ type Conn struct {
 	tls       *tls.Conn
 	authority string
 	to        Handler
+	deaf      bool
 
 	// mu is held while something is written, so that frames come in the order
 	// in which calls were begun.

@@ -21,6 +21,8 @@ const (
 	connWindow   = 64 << 10
 	// defaultWindow is what HTTP/2 begins with.
 	defaultWindow = 1<<16 - 1
+	// deafWindow takes a welcome, and no credential.
+	deafWindow = 768
 	// longestHeaders bounds the headers of an answer.
 	longestHeaders = 64 << 10
 )
@@ -36,6 +38,9 @@ type Target struct {
 	TLS *tls.Config
 	// Authority is the :authority of calls.
 	Authority string
+	// Deaf makes a client that reads next to nothing: the server may send
+	// deafWindow bytes of a call ahead, and they are never given back.
+	Deaf bool
 }
 
 // Handler is told what arrives on one connection. Its methods are called one
@@ -72,7 +77,7 @@ func Dial(ctx context.Context, t Target, h Handler) (*Conn, error) {
 		_ = raw.Close()
 		return nil, fmt.Errorf("%s speaks %q, not HTTP/2", t.Address, p)
 	}
-	c := &Conn{tls: secured, authority: t.Authority, to: h, nextID: 1, window: defaultWindow, callWindow: defaultWindow}
+	c := &Conn{tls: secured, authority: t.Authority, deaf: t.Deaf, to: h, nextID: 1, window: defaultWindow, callWindow: defaultWindow}
 	c.encoder = hpack.NewEncoder(&c.headers)
 	framer := newFramer(secured)
 	if err := c.greet(ctx, framer); err != nil {
@@ -91,7 +96,7 @@ func (c *Conn) greet(ctx context.Context, framer *http2.Framer) error {
 			return err
 		}
 	}
-	if err := c.write(preface()); err != nil {
+	if err := c.write(preface(c.deaf)); err != nil {
 		return err
 	}
 	frame, err := framer.ReadFrame()
@@ -110,10 +115,14 @@ func (c *Conn) greet(ctx context.Context, framer *http2.Framer) error {
 
 // preface opens the connection: the fixed text, the settings, and a window as
 // wide as a stream's.
-func preface() []byte {
+func preface(deaf bool) []byte {
+	window := uint32(streamWindow)
+	if deaf {
+		window = deafWindow
+	}
 	settings := []http2.Setting{
 		{ID: http2.SettingEnablePush, Val: 0},
-		{ID: http2.SettingInitialWindowSize, Val: streamWindow},
+		{ID: http2.SettingInitialWindowSize, Val: window},
 		{ID: http2.SettingMaxHeaderListSize, Val: longestHeaders},
 	}
 	b := []byte(http2.ClientPreface)

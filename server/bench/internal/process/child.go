@@ -29,6 +29,7 @@ type Command func(ctx context.Context, argument string) (string, error)
 //	cpu-profile F   begins a profile, written into F
 //	end-profile     ends it
 //	heap-profile F  writes what is in use into F
+//	goroutines F    writes where all goroutines are into F
 func Obey(ctx context.Context, in io.Reader, out io.Writer, ready Ready, commands map[string]Command) error {
 	first, err := json.Marshal(ready)
 	if err != nil {
@@ -38,7 +39,7 @@ func Obey(ctx context.Context, in io.Reader, out io.Writer, ready Ready, command
 		return err
 	}
 	own := &profiler{}
-	all := map[string]Command{"collect": collect, "cpu-profile": own.begin, "end-profile": own.end, "heap-profile": heap}
+	all := map[string]Command{"collect": collect, "cpu-profile": own.begin, "end-profile": own.end, "heap-profile": heap, "goroutines": goroutines}
 	for name, c := range commands {
 		all[name] = c
 	}
@@ -131,4 +132,12 @@ func heap(_ context.Context, path string) (string, error) {
 		return "", err
 	}
 	return "written", errors.Join(pprof.Lookup("heap").WriteTo(file, 0), file.Close())
+}
+
+func goroutines(_ context.Context, path string) (string, error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	return "written", errors.Join(pprof.Lookup("goroutine").WriteTo(file, 1), file.Close())
 }

@@ -62,12 +62,12 @@ func (s *Site) populate(ctx context.Context, o *office) error {
 		return err
 	}
 	place, err := o.store.CreateLocation(ctx, storage.Location{
-		Meta: newMeta(), Name: location, Account: Account, Bucket: "shared-bucket-of-the-provider", Region: "us-east-1",
+		Meta: newMeta(), Name: location, Account: Account, Bucket: Bucket, Region: "us-east-1",
 	})
 	if err != nil {
 		return err
 	}
-	hash, err := passwordHash(ctx)
+	hash, err := s.choosePassword(ctx)
 	if err != nil {
 		return err
 	}
@@ -79,18 +79,17 @@ func (s *Site) populate(ctx context.Context, o *office) error {
 	return s.logIn(ctx, o)
 }
 
-// passwordHash is the hash of a password that nobody uses: agents come with
+// choosePassword makes the password of all users. Few use it: agents come with
 // tokens.
-func passwordHash(ctx context.Context) (string, error) {
+func (s *Site) choosePassword(ctx context.Context) (hash string, err error) {
 	pool, err := authn.NewPasswords(authn.PasswordsConfig{})
 	if err != nil {
 		return "", err
 	}
-	password, err := authn.Generate()
-	if err != nil {
+	if s.Password, err = authn.Generate(); err != nil {
 		return "", err
 	}
-	return pool.Hash(ctx, password)
+	return pool.Hash(ctx, s.Password)
 }
 
 // settle makes one tenant with its agents.
@@ -105,7 +104,7 @@ func (s *Site) settle(ctx context.Context, o *office, group int, g Group, locati
 		return err
 	}
 	if _, err = o.store.CreateGrant(ctx, storage.Grant{
-		Meta: newMeta(), TenantID: tenant.ID, Name: Grant, LocationID: locationID, Prefix: "customers/" + g.Tenant + "/",
+		Meta: newMeta(), TenantID: tenant.ID, Name: Grant, LocationID: locationID, Prefix: Prefix(g.Tenant),
 		Access: "backup", Lifetime: g.Lifetime,
 	}); err != nil {
 		return err
@@ -220,6 +219,7 @@ func (a *Agent) logIn(ctx context.Context, known *directory.Directory, who *auth
 		Peer: peer, TenantID: agent.TenantID, AgentID: a.ID, UserID: user.ID, Login: Login, PasswordVersion: user.PasswordVersion,
 	})
 	a.Token = begun.Token.Reveal()
+	a.Serial, a.CertificateEnd = peer.Certificate.Serial, peer.Certificate.NotAfter
 	// What is sent is the DER; its parsed form takes five kilobytes.
 	a.Certificate.Leaf = nil
 	return err

@@ -70,6 +70,9 @@ type Agent struct {
 	Token string
 	// Source is the address that it connects from, its own.
 	Source netip.Addr
+	// Serial and CertificateEnd are of the certificate.
+	Serial         string
+	CertificateEnd time.Time
 }
 
 // Site is what was made.
@@ -83,6 +86,8 @@ type Site struct {
 	Server tls.Certificate
 	// Authority is the authority's certificate in PEM.
 	Authority []byte
+	// Password is that of every user. It is worth nothing beyond the site.
+	Password  secret.String
 	STS       *STS
 	user      devsts.User
 	encrypted string // path of the encryption key
@@ -159,6 +164,12 @@ func (s *Site) open(ctx context.Context) (storage.Store, error) {
 	}
 	return sqlite.Open(ctx, filepath.Join(s.Dir, "stoker.db"), log)
 }
+
+// Bucket is the bucket of all grants.
+const Bucket = "shared-bucket-of-the-provider"
+
+// Prefix is what the grant of a tenant opens.
+func Prefix(tenant string) string { return tenant + "/" }
 
 // Write writes the configuration of a broker that listens at the address into
 // NAME.yaml, and gives its path.
