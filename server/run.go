@@ -30,6 +30,7 @@ const (
 // when the drain window is over; the audit trail is flushed; storage is closed.
 // It must be called once.
 func (s *Server) Run(ctx context.Context) error {
+	saveMemory()
 	// What calls lean on outlives ctx: streams are supplied until they have
 	// left.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
