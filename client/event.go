@@ -18,7 +18,8 @@ const (
 	// EventProblem: the broker cannot supply a grant, or sent something that
 	// cannot be used. The last credential stays in use until it expires.
 	EventProblem EventKind = "problem"
-	// EventRevocation: a grant's credential was taken out of use.
+	// EventRevocation: a grant's credential was taken out of use, because the
+	// broker said so of it or of whom it was issued to.
 	EventRevocation EventKind = "revocation"
 	// EventReconnect: the broker is shutting down and has said when to come
 	// back.

@@ -154,10 +154,36 @@ func TestRefusedAfterwards(t *testing.T) {
 		if wait := time.Until(status.RetryTime); wait < 2*time.Minute || wait > 5*time.Minute {
 			t.Errorf("tries again after %v", wait)
 		}
+		// What the provider has taken away is not used to its end.
+		wantState(t, source, "photos", client.ErrRevoked, client.ReasonUserDisabled)
+		broker.RefuseStreams(nil)
+		pass(5 * time.Minute)
 		mustCredential(t, source, "photos")
-		pass(time.Hour)
-		wantState(t, source, "photos", client.ErrExpired, client.ReasonUserDisabled)
 	})
+}
+
+// TestRefusedMeanwhile: what was taken away while the source was not connected is
+// noticed at the next login, and what only failed meanwhile is not.
+func TestRefusedMeanwhile(t *testing.T) {
+	for reason, state := range map[client.Reason]error{
+		client.ReasonUserDisabled: client.ErrRevoked, client.ReasonTenantDisabled: client.ErrRevoked, client.ReasonAgentDisabled: client.ErrRevoked,
+		client.ReasonCertificateRevoked: client.ErrRevoked, client.ReasonLoginRejected: nil, client.ReasonSTSUnavailable: nil, client.ReasonInternal: nil,
+	} {
+		t.Run(string(reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				broker := clienttest.New(t, clienttest.InMemory())
+				source := ready(t, broker)
+				broker.RefuseLogin(&client.Error{Reason: reason, Message: "no"})
+				broker.EndSessions(client.ReasonSessionEnded)
+				pass(time.Minute)
+				if state == nil {
+					mustCredential(t, source, "photos")
+					return
+				}
+				wantState(t, source, "photos", state, reason)
+			})
+		})
+	}
 }
 
 // TestRetryInfo: the source waits as told, and a little longer.

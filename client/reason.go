@@ -163,3 +163,14 @@ func (r Reason) loginHelps() bool {
 	}
 	return false
 }
+
+// cutsOff says whether a reason means that the provider has taken away what was
+// given: its credentials are not to be used to their end.
+func (r Reason) cutsOff() bool {
+	switch r {
+	case ReasonTenantUnknown, ReasonTenantDisabled, ReasonAgentUnknown, ReasonAgentDisabled, ReasonUserDisabled,
+		ReasonCertificateRevoked, ReasonGrantUnknown, ReasonGrantDisabled, ReasonGrantDeleted:
+		return true
+	}
+	return false
+}

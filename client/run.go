@@ -82,6 +82,9 @@ func (s *Source) settle(end outcome) time.Duration {
 }
 
 func (s *Source) disconnected(end outcome, wait time.Duration) {
+	if end.err != nil && end.err.Reason.cutsOff() {
+		s.cutOff(end.err)
+	}
 	s.apply(func() *Event {
 		now := time.Now()
 		s.standing = Event{Kind: EventDisconnected, Time: now, Broker: end.broker, RetryTime: now.Add(max(0, wait))}
@@ -92,6 +95,30 @@ func (s *Source) disconnected(end outcome, wait time.Duration) {
 		event := s.standing
 		return &event
 	})
+}
+
+// cutOff takes all credentials out of use: whoever they were issued to is let in no
+// more. The broker denies them at AWS where it can; a tool must not go on until it
+// has.
+func (s *Source) cutOff(why *Error) {
+	for _, grant := range s.Grants() {
+		s.apply(func() *Event { return s.revoke(grant, "", why) })
+	}
+}
+
+// revoke takes a grant's credential out of use, if there is one and it is the
+// named one. It needs mu.
+func (s *Source) revoke(grant, id string, why *Error) *Event {
+	entry := s.supplies[grant]
+	if entry == nil || entry.credential == nil || (id != "" && entry.credential.ID != id) {
+		return nil
+	}
+	of := *why
+	of.Grant = grant
+	event := &Event{Kind: EventRevocation, Time: time.Now(), Grant: grant, CredentialID: id, Err: &of}
+	kept := *event
+	s.supplies[grant] = &supply{revocation: &kept}
+	return event
 }
 
 // round tries the brokers in order until one welcomes the source or refuses it

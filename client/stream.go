@@ -343,9 +343,16 @@ func (c *conversation) problem(m *stokerv1.Problem) {
 	if grant != "" && !c.wanted(grant) {
 		return
 	}
+	why := fromDetail(m.GetStatus(), grant)
 	s.apply(func() *Event {
+		if grant != "" && why.Reason.cutsOff() {
+			// It went while we were away.
+			if event := s.revoke(grant, "", why); event != nil {
+				return event
+			}
+		}
 		event := &Event{
-			Kind: EventProblem, Time: time.Now(), Grant: grant, Err: fromDetail(m.GetStatus(), grant),
+			Kind: EventProblem, Time: time.Now(), Grant: grant, Err: why,
 			RetryTime: s.localTime(m.GetRetryTime()), GoodUntil: s.localTime(m.GetGoodUntil()),
 		}
 		kept := *event
