@@ -104,6 +104,7 @@ var accesses = map[string]access{
 	"/stoker.v1.EnrollmentService/RenewCertificate": forAgents,
 
 	"/stoker.v1.DelegationService/IssueCredentials":  forServices,
+	"/stoker.v1.DelegationService/StreamCredentials": forServices,
 	"/stoker.v1.DelegationService/IntrospectSession": forServices,
 
 	"/stoker.v1.TenantService/CreateTenant": forAdmins,
@@ -145,6 +146,8 @@ var accesses = map[string]access{
 	"/stoker.v1.FleetService/Diagnose":        forOperators,
 	"/stoker.v1.FleetService/Revoke":          forOperators,
 	"/stoker.v1.FleetService/ListRevocations": forViewers,
+
+	"/stoker.v1.AccountService/RotateAccountKey": forAdmins,
 
 	"/stoker.v1.AuditService/ListRecords": forViewers,
 	"/stoker.v1.AuditService/WhoIs":       forViewers,

@@ -41,6 +41,9 @@ func (s *Server) Run(ctx context.Context) error {
 	parts.Go(func() error { return s.who.Run(failed) })
 	parts.Go(func() error { return s.reloader.Run(failed) })
 	parts.Go(func() error { return s.leases.Run(failed) })
+	for _, keys := range s.rotating {
+		parts.Go(func() error { return keys.Run(failed) })
+	}
 	parts.Go(func() error { return s.streams.Run(failed) })
 	parts.Go(func() error { return s.revoker.Run(failed) })
 	parts.Go(func() error { s.ready.run(failed); return nil })
@@ -158,6 +161,9 @@ func (s *Server) close(ctx context.Context) error {
 		sts.Close()
 	}
 	for _, iam := range s.iams {
+		iam.Close()
+	}
+	for _, iam := range s.rotators {
 		iam.Close()
 	}
 	if s.desk != nil {

@@ -35,6 +35,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/metrics"
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/revocation"
+	"github.com/stokerd/stoker/server/internal/rotation"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/serviceapi"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -59,7 +60,10 @@ type Server struct {
 	keyring   *authn.Keyring
 	passwords *authn.Passwords
 	who       *authn.Authenticator
+	sealer    *pki.Sealer
 	issuers   map[string]*issuer.STS
+	rotating  map[string]*rotation.Keys
+	rotators  []*rotation.AWS
 	leases    *lease.Manager
 	streams   *stream.Registry
 	revoker   *revocation.Desk
@@ -98,7 +102,7 @@ func New(ctx context.Context, c Config, log *slog.Logger) (_ *Server, err error)
 		return nil, errors.Join(problems...)
 	}
 	c.setDefaults()
-	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}, stopping: make(chan struct{}), started: time.Now()}
+	s := &Server{config: c, log: log, registry: prometheus.NewRegistry(), metrics: metrics.New(), issuers: map[string]*issuer.STS{}, rotating: map[string]*rotation.Keys{}, stopping: make(chan struct{}), started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close(context.WithoutCancel(ctx)))
@@ -139,6 +143,7 @@ func (s *Server) openState(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.sealer = sealer
 	if s.store, err = openStorage(ctx, s.config.Storage, s.log); err != nil {
 		return err
 	}
@@ -206,9 +211,15 @@ func (s *Server) openIssuing(ctx context.Context) error {
 	var problems []error
 	accounts := make(map[string]lease.Account, len(s.config.Accounts))
 	for name, a := range s.config.Accounts {
+		keys, err := rotation.OpenKeys(ctx, rotation.KeysConfig{Account: name, Store: s.store, Sealer: s.sealer, Trail: s.trail, Log: s.log})
+		if err != nil {
+			return err
+		}
+		s.rotating[name] = keys
 		sts, err := issuer.New(ctx, issuer.Account{
 			Name: name, Region: a.Region, Endpoint: a.Endpoint, Profile: a.Profile, RoleARN: a.RoleARN, ExternalID: a.ExternalID,
 			Method: issuer.Method(a.Method), MaxLifetime: a.MaxLifetime, MinLifetime: a.MinLifetime, RatePerSecond: a.Rate, Credentials: a.Keys,
+			Over: keys.Over, Refused: keys.Refused,
 		})
 		if err != nil {
 			problems = append(problems, err)
@@ -241,6 +252,15 @@ func (s *Server) openIssuing(ctx context.Context) error {
 		return err
 	}
 	s.pulse = newPulse(s.leases.Counts)
+	for name, keys := range s.rotating {
+		sts := s.issuers[name]
+		keys.Notify(func() {
+			sts.ForgetKeys()
+			// What STS has refused for good it may have refused for the key.
+			s.leases.Recheck()
+		})
+		s.directory.Observe(keys.Changed)
+	}
 	// In this order: tokens must verify under new keys before streams, and the
 	// leases with them, are looked at.
 	s.directory.Observe(s.keyring.Changed)
@@ -352,7 +372,7 @@ func (s *Server) registerMain() error {
 		Store: s.store, Directory: s.directory, Trail: s.trail, Verify: s.trail.Verify, Passwords: s.passwords, Revoker: s.revoker,
 		Authority: s.signer(), CertificateLifetime: s.certificateLifetime(), TokenLifetime: s.tokenLifetime(),
 		Accounts: accounts, Streams: s.listStreams, PageKey: s.pageKey, Log: s.log,
-		Events: s.watcher, Recheck: s.who.Check, Stopping: s.stopping, Status: s.status, Doctor: s.physician(),
+		Events: s.watcher, Recheck: s.who.Check, Stopping: s.stopping, Status: s.status, Doctor: s.physician(), Rotator: s.rotator(),
 	})
 	if err != nil {
 		return err

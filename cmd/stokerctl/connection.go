@@ -40,6 +40,7 @@ type api struct {
 	grants    stokerv1.GrantServiceClient
 	fleet     stokerv1.FleetServiceClient
 	audit     stokerv1.AuditServiceClient
+	accounts  stokerv1.AccountServiceClient
 
 	conn *grpc.ClientConn
 	// certificate is the caller's own.
@@ -58,7 +59,7 @@ func (c *cli) open(ctx context.Context, t *terminal) (*api, error) {
 		tenants: stokerv1.NewTenantServiceClient(conn), users: stokerv1.NewUserServiceClient(conn),
 		agents: stokerv1.NewAgentServiceClient(conn), locations: stokerv1.NewLocationServiceClient(conn),
 		grants: stokerv1.NewGrantServiceClient(conn), fleet: stokerv1.NewFleetServiceClient(conn),
-		audit: stokerv1.NewAuditServiceClient(conn),
+		audit: stokerv1.NewAuditServiceClient(conn), accounts: stokerv1.NewAccountServiceClient(conn),
 	}, nil
 }
 

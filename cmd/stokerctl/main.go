@@ -22,6 +22,7 @@ type cli struct {
 	Agent       agentCommands       `cmd:"" help:"Enrolled installations of a tenant, and their certificates."`
 	Location    locationCommands    `cmd:"" help:"Buckets and how to reach them."`
 	Grant       grantCommands       `cmd:"" help:"What a tenant may reach."`
+	Account     accountCommands     `cmd:"" help:"The AWS accounts of the broker's configuration."`
 	Policy      policyCommands      `cmd:"" help:"What grants come to."`
 	Apply       applyCommand        `cmd:"" help:"Make the broker's resources what a file says."`
 	Export      exportCommand       `cmd:"" help:"Write the broker's resources as a file for apply."`

@@ -29,6 +29,7 @@ import (
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/revocation"
+	"github.com/stokerd/stoker/server/internal/rotation"
 	"github.com/stokerd/stoker/server/internal/secret"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/storage/sqlite"
@@ -168,7 +169,7 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	config := adminapi.Config{
 		Store: b.Store, Directory: b.Directory, Trail: b.Trail, Verify: b.Trail.Verify, Passwords: b.Passwords,
 		Authority: b.Authority, Streams: func() []adminapi.Stream { return nil }, PageKey: b.pageKey, Log: log,
-		Events: watch.New(b.Store), Stopping: stopping, Status: b.status(o.Streams), Doctor: sampleDoctor{},
+		Events: watch.New(b.Store), Stopping: stopping, Status: b.status(o.Streams), Doctor: sampleDoctor{}, Rotator: sampleRotator{},
 		Accounts: map[string]adminapi.AccountLimits{
 			"main":  {MinLifetime: 15 * time.Minute, MaxLifetime: 12 * time.Hour},
 			"short": {MinLifetime: 15 * time.Minute, MaxLifetime: 30 * time.Minute},
@@ -407,6 +408,33 @@ func (sampleDoctor) Try(_ context.Context, _ storage.AuditRecord, t storage.Tena
 		return []doctor.Finding{{Severity: doctor.Fatal, Subject: "grant " + t.Name + "/" + g.Name, Message: "its credential lists the whole bucket"}}, nil
 	}
 	return []doctor.Finding{{Severity: doctor.OK, Subject: "grant " + t.Name + "/" + g.Name, Message: "its credential lists nothing else"}}, nil
+}
+
+// sampleRotator makes the steps of a rotation of the account main, and finds
+// another's user to have two keys.
+type sampleRotator struct{}
+
+func (sampleRotator) Rotate(_ context.Context, r rotation.Request, tell func(rotation.Progress) error) error {
+	switch {
+	case r.Account == "short":
+		return reason.New(reason.KeyRotationBlocked, "the user has two access keys, and IAM allows no third: delete the other one, AKIAOTHER")
+	case r.Account != "main":
+		return reason.New(reason.NotFound, "there is no account %q; the broker has main, short", r.Account).With("field", "account")
+	case r.DryRun:
+		return tell(rotation.Progress{Step: rotation.Planned, AccessKeyID: "AKIAOLD", Message: "a new key would be created"})
+	case r.Abort:
+		return tell(rotation.Progress{Step: rotation.Reverted, AccessKeyID: "AKIANEW", Message: "the rotation was undone"})
+	}
+	for _, p := range []rotation.Progress{
+		{Step: rotation.Created, AccessKeyID: "AKIANEW", Message: "the new key was created"},
+		{Step: rotation.Switched, AccessKeyID: "AKIANEW", Message: "the new key is in use"},
+		{Step: rotation.Deleted, AccessKeyID: "AKIAOLD", Message: "the old key was deleted"},
+	} {
+		if err := tell(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sampleStreams are two streams. One's agent sends a terminal's control

@@ -175,6 +175,9 @@ const (
 	// Transient. The broker lets in as many agents at once, or has as many
 	// connections, as it can; wait as told, or go to another.
 	ErrorReason_ERROR_REASON_BROKER_BUSY ErrorReason = 59
+	// Permanent. The account's key cannot be rotated as things stand; do what the
+	// message says and run it again.
+	ErrorReason_ERROR_REASON_KEY_ROTATION_BLOCKED ErrorReason = 60
 )
 
 // Enum value maps for ErrorReason.
@@ -240,6 +243,7 @@ var (
 		57: "ERROR_REASON_STREAM_STALLED",
 		58: "ERROR_REASON_NO_AUTHORITY",
 		59: "ERROR_REASON_BROKER_BUSY",
+		60: "ERROR_REASON_KEY_ROTATION_BLOCKED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                  0,
@@ -302,6 +306,7 @@ var (
 		"ERROR_REASON_STREAM_STALLED":               57,
 		"ERROR_REASON_NO_AUTHORITY":                 58,
 		"ERROR_REASON_BROKER_BUSY":                  59,
+		"ERROR_REASON_KEY_ROTATION_BLOCKED":         60,
 	}
 )
 
@@ -336,7 +341,7 @@ var File_stoker_v1_errors_proto protoreflect.FileDescriptor
 
 const file_stoker_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\x8b\x10\n" +
+	"\x16stoker/v1/errors.proto\x12\tstoker.v1*\xb2\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERROR_REASON_INTERNAL\x10\x01\x12 \n" +
@@ -398,7 +403,8 @@ const file_stoker_v1_errors_proto_rawDesc = "" +
 	"(ERROR_REASON_CERTIFICATE_REQUEST_INVALID\x108\x12\x1f\n" +
 	"\x1bERROR_REASON_STREAM_STALLED\x109\x12\x1d\n" +
 	"\x19ERROR_REASON_NO_AUTHORITY\x10:\x12\x1c\n" +
-	"\x18ERROR_REASON_BROKER_BUSY\x10;B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
+	"\x18ERROR_REASON_BROKER_BUSY\x10;\x12%\n" +
+	"!ERROR_REASON_KEY_ROTATION_BLOCKED\x10<B4Z2github.com/stokerd/stoker/proto/stoker/v1;stokerv1b\x06proto3"
 
 var (
 	file_stoker_v1_errors_proto_rawDescOnce sync.Once

@@ -100,6 +100,8 @@ type Config struct {
 	// Status measures this replica, Doctor checks what it leans on.
 	Status func(context.Context) (Status, error)
 	Doctor Doctor
+	// Rotator replaces accounts' keys.
+	Rotator Rotator
 	// PageKey is at least 32 random bytes, the same in every replica: page
 	// tokens are sealed under a key derived from it.
 	PageKey secret.String
@@ -127,7 +129,7 @@ func New(c Config) (*API, error) {
 		"Store": c.Store != nil, "Directory": c.Directory != nil, "Trail": c.Trail != nil,
 		"Verify": c.Verify != nil, "Passwords": c.Passwords != nil, "Revoker": c.Revoker != nil, "Streams": c.Streams != nil, "Log": c.Log != nil,
 		"Events": c.Events != nil, "Recheck": c.Recheck != nil, "Stopping": c.Stopping != nil,
-		"Status": c.Status != nil, "Doctor": c.Doctor != nil,
+		"Status": c.Status != nil, "Doctor": c.Doctor != nil, "Rotator": c.Rotator != nil,
 	} {
 		if !given {
 			return nil, fmt.Errorf("operators' services: %s is missing", name)
@@ -161,4 +163,5 @@ func (a *API) Register(r grpc.ServiceRegistrar) {
 	stokerv1.RegisterGrantServiceServer(r, grants{API: a})
 	stokerv1.RegisterFleetServiceServer(r, fleet{API: a})
 	stokerv1.RegisterAuditServiceServer(r, auditing{API: a})
+	stokerv1.RegisterAccountServiceServer(r, accounts{API: a})
 }

@@ -62,6 +62,7 @@ var byReason = map[reason.Reason]codes.Code{
 	reason.STSUnavailable:     codes.Unavailable,
 	reason.AuditUnavailable:   codes.Unavailable,
 	reason.StorageUnavailable: codes.Unavailable,
+	reason.KeyRotationBlocked: codes.FailedPrecondition,
 
 	reason.Draining:          codes.Unavailable,
 	reason.BrokerBusy:        codes.ResourceExhausted,

@@ -43,6 +43,10 @@ const (
 	AdminUpdated Event = "admin.updated"
 	AdminDeleted Event = "admin.deleted"
 	KeyRotated   Event = "key.rotated"
+
+	AccountKeyRotated Event = "account.key_rotated"
+	AccountKeyAdopted Event = "account.key_adopted"
+
 	RulesChanged Event = "rules.changed"
 
 	BrokerStarted Event = "broker.started"
@@ -98,6 +102,8 @@ var Events = []EventRow{
 	{AdminUpdated, "One of them was changed; detail has the old and new values."},
 	{AdminDeleted, "One of them was deleted, with all that belongs to it."},
 	{KeyRotated, "A key of the broker was replaced; detail says which."},
+	{AccountKeyRotated, "A step was made in the rotation of an account's long-term key; detail has the step."},
+	{AccountKeyAdopted, "A broker uses the key that a rotation of an account's key switched to."},
 	{RulesChanged, "A broker read its configuration again and took over its operators and services; detail has them."},
 
 	{BrokerStarted, "A broker began to serve; detail has its version."},

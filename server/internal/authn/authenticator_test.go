@@ -387,8 +387,12 @@ func TestIntrospect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the token cannot know: the connection, and when the certificate began.
-	want.Address, want.RequestID, want.Certificate.NotBefore = "", "", time.Time{}
+	// What the token cannot know: the connection.
+	want.Address, want.RequestID = "", ""
+	if !got.Certificate.NotBefore.Equal(want.Certificate.NotBefore) {
+		t.Errorf("the certificate begins %s", got.Certificate.NotBefore)
+	}
+	got.Certificate.NotBefore = want.Certificate.NotBefore
 	if !got.Certificate.NotAfter.Equal(want.Certificate.NotAfter) {
 		t.Errorf("the certificate ends %s", got.Certificate.NotAfter)
 	}
@@ -461,8 +465,8 @@ func TestDecidingEnds(t *testing.T) {
 	})
 }
 
-// Whose authority is dropped is refused from then on; who came without a
-// handshake, as a token that is introspected, is not asked for one.
+// Whose authority is dropped is refused from then on, also where only the token
+// is seen; who came without a handshake is not asked for one.
 func TestAuthorityNotTrustedAnyMore(t *testing.T) {
 	dropped := list{}
 	s := newSite(t, func(cfg *Config) { cfg.RevocationList = dropped })
@@ -480,7 +484,66 @@ func TestAuthorityNotTrustedAnyMore(t *testing.T) {
 	if _, err := s.Authenticate(t.Context(), peer, getCredentials, bearer(session.Token)); !reason.Is(err, reason.CertificateRevoked) {
 		t.Errorf("the next call: %v", err)
 	}
-	if _, err := s.Introspect(t.Context(), session.Token); err != nil {
+	if _, err := s.Introspect(t.Context(), session.Token); !reason.Is(err, reason.CertificateRevoked) {
 		t.Errorf("Introspect: %v", err)
+	}
+	if err := s.Check(Principal{Peer: s.agent("acme", "nas-1"), TenantID: p.TenantID, AgentID: p.AgentID}); err != nil {
+		t.Errorf("without a handshake: %v", err)
+	}
+}
+
+// A certificate of the provider's own PKI that begins before an agent of the
+// name was deleted is refused.
+func TestCertificateOfADeletedAgent(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		s := newSite(t, func(cfg *Config) { cfg.ForeignAuthority = foreign })
+		peer := s.agent("acme", "nas-1")
+		p, err := s.Authenticate(t.Context(), peer, healthCheck, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.changeAgent(p.AgentID, func(a *storage.Agent) { a.CertificatesAfter = peer.Certificate.NotBefore })
+		if err := s.Check(p); foreign != reason.Is(err, reason.CertificateRevoked) {
+			t.Errorf("foreign %v: %v", foreign, err)
+		}
+		s.changeAgent(p.AgentID, func(a *storage.Agent) { a.CertificatesAfter = peer.Certificate.NotBefore.Add(-time.Second) })
+		if err := s.Check(p); err != nil {
+			t.Errorf("a certificate that began after the deletion: %v", err)
+		}
+	}
+}
+
+// Operators and services can be replaced while the broker runs.
+func TestSetParties(t *testing.T) {
+	s := newSite(t, func(cfg *Config) {
+		cfg.Services = map[string]ServiceRule{"restorer": {Tenants: []string{"acme"}, Access: []string{"restore"}}}
+	})
+	tenant, _ := s.cfg.Directory.TenantByName("acme")
+	p := Principal{
+		Peer:     Peer{Kind: Service, Name: "restorer", Certificate: Certificate{ID: "spiffe://x", NotAfter: time.Now().Add(time.Hour)}},
+		TenantID: tenant.ID, Purpose: "x",
+	}
+	p.Tenant = "acme"
+	if err := s.Check(p); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		services map[string]ServiceRule
+		want     reason.Reason
+	}{
+		{nil, reason.ServiceUnknown},
+		{map[string]ServiceRule{"restorer": {Tenants: []string{"other"}, Access: []string{"restore"}}}, reason.DelegationDenied},
+		{map[string]ServiceRule{"restorer": {Tenants: []string{"*"}}}, reason.DelegationDenied},
+	} {
+		if err := s.SetParties(nil, c.services); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Check(p); !reason.Is(err, c.want) {
+			t.Errorf("%v: got %v, want %s", c.services, err, c.want)
+		}
+	}
+	bad := map[string]ServiceRule{"Restorer": {Tenants: []string{"A"}}}
+	if err := s.SetParties(map[string]Role{"alice": "king"}, bad); err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("got %v", err)
 	}
 }

@@ -394,6 +394,15 @@ func (s *site) user(f func(*storage.User)) {
 	})
 }
 
+// changeAgent changes an agent.
+func (s *site) changeAgent(id string, f func(*storage.Agent)) {
+	s.world.change(func() {
+		a := s.world.agents[id]
+		f(&a)
+		s.world.agents[id] = a
+	})
+}
+
 // agent gives a peer with a new certificate of an agent.
 func (s *site) agent(tenant, agent string) Peer {
 	s.t.Helper()

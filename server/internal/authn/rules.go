@@ -137,6 +137,9 @@ var table = map[string]map[string]Rule{
 		"Revoke":          byOperators,
 		"ListRevocations": byViewers,
 	},
+	"stoker.v1.AccountService": {
+		"RotateAccountKey": byAdmins,
+	},
 	"stoker.v1.AuditService": {
 		"ListRecords": byViewers,
 		"WhoIs":       byViewers,

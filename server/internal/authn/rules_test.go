@@ -26,6 +26,7 @@ var expected = map[string]string{
 
 	"/stoker.v1.DelegationService/IssueCredentials":  "s",
 	"/stoker.v1.DelegationService/StreamCredentials": "s",
+	"/stoker.v1.AccountService/RotateAccountKey":     "x",
 	"/stoker.v1.DelegationService/IntrospectSession": "s",
 
 	"/stoker.v1.TenantService/CreateTenant": "x",

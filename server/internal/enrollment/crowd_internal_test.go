@@ -24,11 +24,11 @@ func TestCrowd(t *testing.T) {
 		if n := refuse(crowdRecords); n != crowdRecords {
 			t.Errorf("%d of the first %d are recorded", n, crowdRecords)
 		}
-		time.Sleep(crowdInterval / 2)
+		<-time.After(crowdInterval / 2)
 		if n := refuse(1000); n != 0 {
 			t.Errorf("%d of the next are recorded", n)
 		}
-		time.Sleep(crowdInterval / 2)
+		<-time.After(crowdInterval / 2)
 		synctest.Wait()
 		if len(sums) != 1 || sums[0].total != 1000 || len(sums[0].addresses) != 250 || sums[0].last.Before(sums[0].first) {
 			t.Fatalf("sums %+v", sums)
@@ -40,7 +40,7 @@ func TestCrowd(t *testing.T) {
 		if len(sums) != 2 || sums[1].total != 5 {
 			t.Errorf("sums %+v", sums)
 		}
-		time.Sleep(2 * crowdInterval)
+		<-time.After(2 * crowdInterval)
 		if len(sums) != 2 {
 			t.Error("something was summed after the end")
 		}

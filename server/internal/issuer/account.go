@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,6 +97,13 @@ type Account struct {
 	// the SDK's default chain. With Credentials set, neither the environment
 	// nor the shared configuration is read.
 	Credentials aws.CredentialsProvider `json:"-"`
+	// Over puts another provider over the one that has been found, such as one
+	// that follows a rotation. Nil leaves it as it is.
+	Over func(aws.CredentialsProvider) aws.CredentialsProvider `json:"-"`
+	// Refused is told of a key of the broker's that STS does not know. If the
+	// provider then gives another one, that is tried within the same call. May
+	// be nil.
+	Refused func(ctx context.Context, accessKeyID string) `json:"-"`
 	// HTTPClient carries the issuing calls. Nil means one of the package's own,
 	// with time limits on every step and without redirects. The size of an
 	// answer is bounded in either case.

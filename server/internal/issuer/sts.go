@@ -16,8 +16,9 @@ import (
 
 // Issuer issues credentials.
 type Issuer interface {
-	// Issue makes at most one request to STS and gives its credential, or a
-	// *Error. It is safe for concurrent use. The credential is the caller's
+	// Issue makes one request to STS and gives its credential, or a *Error. It
+	// makes a second one where STS did not know the broker's key and there is
+	// another. It is safe for concurrent use. The credential is the caller's
 	// alone: the issuer keeps no copy.
 	Issue(context.Context, Request) (Credential, error)
 }
@@ -44,6 +45,9 @@ func New(ctx context.Context, account Account) (*STS, error) {
 	cfg, err := account.config(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if account.Over != nil {
+		cfg.Credentials = account.Over(cfg.Credentials)
 	}
 	keys, cached := cfg.Credentials.(*aws.CredentialsCache)
 	if !cached {
@@ -104,7 +108,7 @@ func (s *STS) LogValue() slog.Value { return s.account.LogValue() }
 // Account gives the account with its defaults filled in.
 func (s *STS) Account() Account { return s.account }
 
-// Issue makes one request to STS. It refuses a request outside the limits
+// Issue makes one request to STS, or two; see Issuer. It refuses a request outside the limits
 // without a call, and an implausible answer after it. Every error is a *Error.
 func (s *STS) Issue(ctx context.Context, r Request) (Credential, error) {
 	operation := s.account.Method.Operation()
@@ -125,8 +129,16 @@ func (s *STS) Issue(ctx context.Context, r Request) (Credential, error) {
 	a, err := s.call(limited, own, r)
 	if err != nil {
 		failure := s.classify(ctx, operation, err, hiding(own))
-		s.forgetKeys(failure.Code)
-		return Credential{}, failure
+		other, found := s.otherKeys(ctx, limited, failure.Code, own)
+		if !found {
+			return Credential{}, failure
+		}
+		issued = time.Now().UTC().Round(0)
+		if a, err = s.call(limited, other, r); err != nil {
+			failure := s.classify(ctx, operation, err, hiding(other))
+			s.forgetKeys(failure.Code)
+			return Credential{}, failure
+		}
 	}
 	return s.accept(a, issued, r.Duration.Truncate(time.Second))
 }
@@ -151,6 +163,27 @@ func (s *STS) ownKeys(caller, limited context.Context, operation string) (aws.Cr
 	failure.Message = "the broker's own AWS keys cannot be had: " + keySourceText(err)
 	return aws.Credentials{}, failure
 }
+
+// otherKeys gives other keys than those that STS has just refused, if there are
+// any: the account's key may be in rotation.
+func (s *STS) otherKeys(caller, limited context.Context, code string, refused aws.Credentials) (aws.Credentials, bool) {
+	s.forgetKeys(code)
+	if s.account.Refused == nil || !unknownKey(code) {
+		return aws.Credentials{}, false
+	}
+	s.account.Refused(limited, refused.AccessKeyID)
+	s.keys.Invalidate()
+	other, failure := s.ownKeys(caller, limited, s.account.Method.Operation())
+	return other, failure == nil && other.AccessKeyID != refused.AccessKeyID
+}
+
+// unknownKey says whether STS does not know the key, or not any more.
+func unknownKey(code string) bool {
+	return code == "InvalidClientTokenId" || code == "InvalidAccessKeyId"
+}
+
+// ForgetKeys makes the next call ask the keys' source again.
+func (s *STS) ForgetKeys() { s.keys.Invalidate() }
 
 // forgetKeys makes the next call ask the keys' source again when STS says that
 // these are no longer good, so that rotated keys are found.

@@ -67,6 +67,7 @@ const (
 	STSUnavailable     Reason = "STS_UNAVAILABLE"
 	AuditUnavailable   Reason = "AUDIT_UNAVAILABLE"
 	StorageUnavailable Reason = "STORAGE_UNAVAILABLE"
+	KeyRotationBlocked Reason = "KEY_ROTATION_BLOCKED"
 	// Streams.
 	Draining          Reason = "DRAINING"
 	BrokerBusy        Reason = "BROKER_BUSY"

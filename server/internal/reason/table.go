@@ -55,6 +55,7 @@ var Table = []Row{
 	{STSUnavailable, true, "The STS cannot be reached or fails; the broker tries again by itself."},
 	{AuditUnavailable, true, "The audit trail cannot be written, so nothing is issued; wait."},
 	{StorageUnavailable, true, "The broker's storage does not answer; wait."},
+	{KeyRotationBlocked, false, "The account's key cannot be rotated as things stand; do what the message says and run it again."},
 
 	{Draining, true, "The broker is shutting down; reconnect as told."},
 	{BrokerBusy, true, "The broker lets in as many agents at once, or has as many connections, as it can; wait as told, or go to another."},

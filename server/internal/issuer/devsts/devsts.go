@@ -119,7 +119,6 @@ var (
 // STS is the service. It is an http.Handler and safe for concurrent use.
 type STS struct {
 	config   Config
-	users    map[string]User // by access key id
 	roles    map[string]Role // by name
 	services map[string]service
 	seal     sealer
@@ -127,6 +126,7 @@ type STS struct {
 	stopOnce sync.Once
 
 	mu     sync.Mutex
+	users  map[string]accessKey // by id
 	faults []*Fault
 	calls  map[string]int
 	issued ring
@@ -147,7 +147,7 @@ func New(c Config) (*STS, error) {
 	}
 	s := &STS{
 		config:   c,
-		users:    make(map[string]User, len(c.Users)),
+		users:    make(map[string]accessKey, len(c.Users)),
 		roles:    make(map[string]Role, len(c.Roles)),
 		services: map[string]service{stsService.name: stsService, iamService.name: iamService},
 		seal:     seal,
@@ -157,7 +157,7 @@ func New(c Config) (*STS, error) {
 		issued:   ring{limit: c.IssuedLimit},
 	}
 	for _, u := range c.Users {
-		s.users[u.AccessKeyID] = u
+		s.users[u.AccessKeyID] = accessKey{User: u, created: c.Clock()}
 	}
 	for _, r := range c.Roles {
 		s.roles[r.Name] = r

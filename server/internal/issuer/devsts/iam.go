@@ -22,7 +22,7 @@ const (
 )
 
 // iamService is the part of IAM that keeps the inline policies of users and
-// roles. Its version and namespace are those of the IAM API reference.
+// roles, and the access keys of users. Its version and namespace are those of the IAM API reference.
 var iamService = service{
 	name:      "iam",
 	version:   "2010-05-08",
@@ -36,6 +36,12 @@ var iamService = service{
 		"GetRolePolicy":    ofRole.get,
 		"DeleteRolePolicy": ofRole.remove,
 		"ListRolePolicies": ofRole.list,
+
+		"ListAccessKeys":       (*STS).listAccessKeys,
+		"CreateAccessKey":      (*STS).createAccessKey,
+		"UpdateAccessKey":      (*STS).updateAccessKey,
+		"DeleteAccessKey":      (*STS).deleteAccessKey,
+		"GetAccessKeyLastUsed": (*STS).getAccessKeyLastUsed,
 	},
 }
 
@@ -56,7 +62,7 @@ var (
 )
 
 func (s *STS) hasUser(name string) bool {
-	for _, u := range s.users {
+	for _, u := range s.config.Users {
 		if !u.Root && u.Name == name {
 			return true
 		}
@@ -306,7 +312,10 @@ func (s *STS) keys(c *call) map[string]string {
 // target is the ARN that the call is about, or "*".
 func (s *STS) target(c *call) string {
 	switch {
-	case c.service == iamService.name && strings.Contains(c.action, "User"):
+	case c.action == "GetAccessKeyLastUsed":
+		id, _ := c.parameters.text("AccessKeyId")
+		return fmt.Sprintf("arn:aws:iam::%s:user/%s", s.config.AccountID, s.ownerOf(id))
+	case c.service == iamService.name && (strings.Contains(c.action, "User") || strings.Contains(c.action, "AccessKey")):
 		name, _ := c.parameters.text(ofUser.parameter)
 		return fmt.Sprintf("arn:aws:iam::%s:user/%s", s.config.AccountID, name)
 	case c.service == iamService.name:

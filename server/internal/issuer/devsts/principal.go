@@ -32,11 +32,14 @@ type principal struct {
 // session's only with its token.
 func (s *STS) lookUp(a authorization) (*principal, error) {
 	unknown := refuse(http.StatusForbidden, "InvalidClientTokenId", "The security token included in the request is invalid.")
-	if user, known := s.users[a.accessKeyID]; known {
-		if a.token != "" {
+	s.mu.Lock()
+	key, known := s.users[a.accessKeyID]
+	s.mu.Unlock()
+	if known {
+		if a.token != "" || key.inactive {
 			return nil, unknown
 		}
-		return s.longTerm(user), nil
+		return s.longTerm(key.User), nil
 	}
 	if a.token == "" {
 		return nil, unknown

@@ -50,6 +50,7 @@ func (s *STS) authenticate(r *http.Request, body []byte, now time.Time) (*princi
 	if caller.session != nil && !now.Before(caller.session.expires()) {
 		return nil, scope{}, refuse(http.StatusForbidden, "ExpiredToken", "The security token included in the request is expired")
 	}
+	s.noteUse(a.accessKeyID, now)
 	return caller, a.scope, nil
 }
 
