@@ -59,7 +59,7 @@ func TestRun(t *testing.T) {
 		case <-tick.C:
 		}
 	}
-	for _, name := range []string{"env", "password", "ca.pem", "agent.pem", "agent.key", "admin.pem", "admin.key", "restorer.pem", "restorer.key"} {
+	for _, name := range []string{"env", "operator", "password", "ca.pem", "agent.pem", "agent.key", "admin.pem", "admin.key", "restorer.pem", "restorer.key"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
 		}

@@ -24,17 +24,20 @@ var banner = template.Must(template.New("banner").Parse(`
 broker {{.Address}}, enrollment {{.Enrollment}}, local STS {{.STS}}, everything else in {{.Dir}}
 user {{.User}}, password in {{.Dir}}/password
 
-Try, in another terminal:
+Try, in another terminal, as the agent:
 
   . {{.Dir}}/env
   bin/stoker-agent watch
   bin/stoker-agent exec -- env
-  STOKER_CERT={{.Dir}}/admin.pem STOKER_KEY={{.Dir}}/admin.key bin/stokerctl streams
-  STOKER_CERT={{.Dir}}/admin.pem STOKER_KEY={{.Dir}}/admin.key bin/stokerctl user update {{.User}} --disable
   grpcurl -cacert {{.Dir}}/ca.pem -cert {{.Dir}}/agent.pem -key {{.Dir}}/agent.key {{.Address}} list
-  grpcurl -cacert {{.Dir}}/ca.pem -cert {{.Dir}}/agent.pem -key {{.Dir}}/agent.key \
-    -H "authorization: Basic $(printf %s "{{.User}}:$(cat {{.Dir}}/password)" | base64 -w0)" \
-    -d '{"subscribe":{}}' {{.Address}} stoker.v1.CredentialService/StreamCredentials
+
+and in a third, as the operator (docs/grpcurl.md has every call):
+
+  . {{.Dir}}/operator
+  bin/stokerctl status
+  bin/stokerctl streams
+  bin/stokerctl audit tail
+  bin/stokerctl user update {{.User}} --disable
 
 Control-C stops it and removes {{.Dir}}.
 
@@ -50,17 +53,26 @@ func welcome(o Options, address, enrollment, sts, password string) error {
 	if err := os.WriteFile(filepath.Join(o.Dir, "password"), []byte(password), 0o600); err != nil {
 		return err
 	}
-	env := []string{
-		"export STOKER_BROKER=" + address,
-		"export STOKER_CA=" + quote(filepath.Join(absolute, "ca.pem")),
-		"export STOKER_CERT=" + quote(filepath.Join(absolute, "agent.pem")),
-		"export STOKER_KEY=" + quote(filepath.Join(absolute, "agent.key")),
-		"export STOKER_LOGIN=" + user,
-		"export STOKER_PASSWORD_FILE=" + quote(filepath.Join(absolute, "password")),
-	}
-	// The file is written last: it tells a waiting script that all is ready.
-	if err := os.WriteFile(filepath.Join(o.Dir, "env"), []byte(strings.Join(env, "\n")+"\n"), 0o600); err != nil {
-		return err
+	// env is written last: it tells a waiting script that all is ready.
+	for _, f := range []struct {
+		name, certificate string
+		more              []string
+	}{
+		{"operator", Operator, nil},
+		{"env", "agent", []string{
+			"export STOKER_LOGIN=" + user,
+			"export STOKER_PASSWORD_FILE=" + quote(filepath.Join(absolute, "password")),
+		}},
+	} {
+		lines := append([]string{
+			"export STOKER_BROKER=" + address,
+			"export STOKER_CA=" + quote(filepath.Join(absolute, "ca.pem")),
+			"export STOKER_CERT=" + quote(filepath.Join(absolute, f.certificate+".pem")),
+			"export STOKER_KEY=" + quote(filepath.Join(absolute, f.certificate+".key")),
+		}, f.more...)
+		if err := os.WriteFile(filepath.Join(o.Dir, f.name), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			return err
+		}
 	}
 	return banner.Execute(o.Out, map[string]string{"Address": address, "Enrollment": enrollment, "STS": sts, "Dir": o.Dir, "User": user})
 }
