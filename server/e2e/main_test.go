@@ -21,7 +21,8 @@ import (
 	"github.com/stokerd/stoker/server/internal/brokertest"
 )
 
-// programs is where TestMain builds stokerd, stokerctl and stoker-agent.
+// programs is where TestMain builds stokerd, stokerctl, stoker-agent and the
+// examples.
 var programs string
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		programs = dir
-		if out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/stokerd", "../../cmd/stokerctl", "../../cmd/stoker-agent").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", dir+"/", "../../cmd/stokerd", "../../cmd/stokerctl", "../../cmd/stoker-agent", "../../examples/restore-worker").CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)
 			return 1
 		}
@@ -62,6 +63,7 @@ func newSite(t *testing.T) *site {
 			Method: "assume_role", Region: s3.Region, Endpoint: s3.Endpoint,
 			Keys: credentials.NewStaticCredentialsProvider(s3.AccessKey, s3.SecretKey, ""),
 		}}
+		c.Services = map[string]server.ServiceConfig{"restorer": {Tenants: []string{"alpha"}, Access: []string{"restore"}}}
 	}})
 	s := &site{Broker: b, s3: s3, dir: t.TempDir(), passwords: map[string]string{}, agents: map[string]tls.Certificate{}}
 	b.Location(&stokerv1.Location{Name: "minio", Bucket: bucket, Region: s3.Region, Endpoint: s3.Endpoint})
