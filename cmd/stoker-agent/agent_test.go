@@ -212,6 +212,29 @@ func TestHookFails(t *testing.T) {
 	}
 }
 
+// A shared-credentials file that cannot be written is seen in the status, and
+// renewals do not reach the hook before it is.
+func TestFileTrouble(t *testing.T) {
+	w := newWorld(t)
+	theirs := filepath.Join(w.dir, "credentials")
+	if err := os.WriteFile(theirs, []byte("[stoker-photos]\naws_access_key_id = theirs\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	configured(t, w, "users: {nightly@acme: {password_file: password, grants: [photos]}}\ncredentials_file: credentials\nhook: {command: [/bin/true]}\n")
+	r := w.start(t, []string{"STOKER_CONFIG=" + filepath.Join(w.dir, "stoker-agent.yaml")}, "run")
+	r.line(t, "FULL_URI")
+	report := w.wait(t, "the trouble is told", func(code int, r agent.Report) bool {
+		return code == exitUnhealthy && r.CredentialsFile != nil && r.CredentialsFile.Error != nil && r.Users[0].Grants[0].State == agent.StateGood
+	})
+	if !strings.Contains(report.Complaints[0], theirs) || !strings.Contains(report.Complaints[0], "not stoker-agent's") || report.Users[0].Grants[0].Hook != nil {
+		t.Errorf("%+v", report)
+	}
+	r.stop(t)
+	if text, err := os.ReadFile(theirs); err != nil || !strings.Contains(string(text), "= theirs") {
+		t.Errorf("their profile: %v %s", err, text)
+	}
+}
+
 // A file in one of the usual places is found by all commands.
 func TestConfigPlaces(t *testing.T) {
 	w := newWorld(t, clienttest.WithGrants("photos", "papers"))
