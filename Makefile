@@ -13,6 +13,10 @@ GRPCURL_VERSION := v1.9.4
 MINIO_VERSION := v0.0.0-20260212201848-7aac2a2c5b7c
 MC_VERSION := v0.0.0-20250313080218-cf909e1063a9
 RESTIC_VERSION := v0.18.1
+KOPIA_VERSION := v0.21.1
+# The tests run Debian's older rclone too.
+RCLONE_VERSION := v1.76.0
+AWS_SDK_JS := @aws-sdk/client-s3@3.1173.0
 NFPM_VERSION := v2.45.2
 CYCLONEDX_GOMOD_VERSION := v1.10.0
 # Evaluates IAM policies in tests; AGPL, so never part of what is built.
@@ -120,7 +124,7 @@ fmt: $(TOOLS)/buf ## Format Go and protos
 tools: $(addprefix $(TOOLS)/,buf protoc-gen-go protoc-gen-go-grpc golangci-lint) ## Install the tools for building and checking into .tools
 
 .PHONY: partners
-partners: $(addprefix $(TOOLS)/,minio mc grpcurl restic iam-simulate) ## Install the programs that tests run against into .tools
+partners: $(addprefix $(TOOLS)/,minio mc grpcurl restic kopia rclone aws-sdk-js iam-simulate) ## Install the programs that tests run against into .tools
 
 .PHONY: clean
 clean: ## Remove what was built
@@ -148,17 +152,24 @@ $(TOOLS)/minio:
 	$(call install,github.com/minio/minio@$(MINIO_VERSION))
 $(TOOLS)/mc:
 	$(call install,github.com/minio/mc@$(MC_VERSION))
-# restic refuses go install, because its go.mod has replacements.
+$(TOOLS)/rclone:
+	$(call install,github.com/rclone/rclone@$(RCLONE_VERSION))
+
+# restic and kopia refuse go install, because their go.mod have replacements.
+scratch = mkdir -p $(TOOLS) && dir=$$(mktemp -d) && cd $$dir && go mod init scratch \
+	&& go get $(1)@$(2) && go build -trimpath -o $@ $(1) && rm -rf $$dir
+
 $(TOOLS)/restic:
-	@mkdir -p $(TOOLS)
-	dir=$$(mktemp -d) && cd $$dir && go mod init scratch \
-		&& go get github.com/restic/restic/cmd/restic@$(RESTIC_VERSION) \
-		&& go build -trimpath -o $(TOOLS)/restic github.com/restic/restic/cmd/restic \
-		&& rm -rf $$dir
-# Its directory appears once it is complete.
+	$(call scratch,github.com/restic/restic/cmd/restic,$(RESTIC_VERSION))
+$(TOOLS)/kopia:
+	$(call scratch,github.com/kopia/kopia,$(KOPIA_VERSION))
+
+# The directory appears once it is complete.
+packages = rm -rf $@.part && mkdir -p $@.part && echo '{"private":true}' > $@.part/package.json \
+	&& npm install --prefix $@.part --save-exact --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error $(1) \
+	&& mv $@.part $@
+
 $(TOOLS)/iam-simulate:
-	rm -rf $(TOOLS)/iam-simulate.part
-	mkdir -p $(TOOLS)/iam-simulate.part
-	echo '{"private":true}' > $(TOOLS)/iam-simulate.part/package.json
-	npm install --prefix $(TOOLS)/iam-simulate.part --save-exact --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error $(IAM_SIMULATE)
-	mv $(TOOLS)/iam-simulate.part $(TOOLS)/iam-simulate
+	$(call packages,$(IAM_SIMULATE))
+$(TOOLS)/aws-sdk-js:
+	$(call packages,$(AWS_SDK_JS))
