@@ -10,7 +10,7 @@ import (
 )
 
 // named is a test as docs/security.md names it: directory and function.
-var named = regexp.MustCompile("`([a-z0-9/]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+var named = regexp.MustCompile("`([a-z0-9/-]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 
 // exists says whether the directory has the test function.
 func exists(t *testing.T, dir, name string) bool {
