@@ -371,8 +371,10 @@ func TestKeyring(t *testing.T) {
 	if code, _, errs := w.run(t, nil, "logout", "--login", clienttest.Login); code != 1 || !strings.Contains(errs, "no such password") {
 		t.Errorf("logout twice: %d %s", code, errs)
 	}
-	if code, _, errs := w.run(t, nil, "whoami", "--config", file); code != 1 || !strings.Contains(errs, "run stoker-agent login") {
-		t.Errorf("without a password: %d %s", code, errs)
+	for _, command := range []string{"whoami", "check", "run"} {
+		if code, _, errs := w.run(t, nil, command, "--config", file); code != 1 || !strings.Contains(errs, file+":6:24: users.nightly@acme.password_keyring: the keyring has no password") {
+			t.Errorf("%s without a password: %d %s", command, code, errs)
+		}
 	}
 }
 

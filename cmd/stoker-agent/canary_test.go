@@ -48,7 +48,7 @@ hook: {command: [/bin/sh, -c, 'env > "`+w.dir+`/hook.$STOKER_GRANT.$STOKER_EVENT
 	w.wait(t, "the hooks ran", ran)
 
 	var said bytes.Buffer
-	secrets := secretsOf(w, w.broker.Push("photos", time.Hour), w.broker.Push("papers", time.Hour))
+	secrets := secretsOf(w, w.broker.Push("photos", 30*time.Second), w.broker.Push("papers", 30*time.Second))
 	w.broker.Problem("photos", client.Error{Reason: client.ReasonSTSThrottled, Message: "slow down"}, time.Minute)
 	w.broker.Drop()
 	w.wait(t, "it came back", func(_ int, r agent.Report) bool { return r.Users[0].Connected && r.Users[1].Connected })

@@ -97,7 +97,7 @@ func (c connection) config(ctx context.Context, to *surroundings, log *slog.Logg
 	if err != nil {
 		return client.Config{}, err
 	}
-	found := configOf(f, login, to.keyring, log)
+	found := configOf(ctx, f, login, to.keyring, log)
 	return found, f.Err()
 }
 
@@ -136,8 +136,8 @@ func subset(some, all []string) bool {
 
 // configOf gives the client's configuration of a file's user. Problems with the
 // password's place are reported to the file.
-func configOf(f *config.File, login string, keyring password.Keyring, log *slog.Logger) client.Config {
-	source, key, err := passwordOf(f.Users[login], login, keyring)
+func configOf(ctx context.Context, f *config.File, login string, keyring password.Keyring, log *slog.Logger) client.Config {
+	source, key, err := passwordOf(ctx, f.Users[login], login, keyring)
 	if err != nil {
 		f.Problem("users."+login+"."+key, "%v", err)
 	}
@@ -148,7 +148,7 @@ func configOf(f *config.File, login string, keyring password.Keyring, log *slog.
 }
 
 // passwordOf opens the place of a user's password. An error is about key.
-func passwordOf(user config.UserConfig, login string, keyring password.Keyring) (source password.Source, key string, err error) {
+func passwordOf(ctx context.Context, user config.UserConfig, login string, keyring password.Keyring) (source password.Source, key string, err error) {
 	switch {
 	case user.PasswordFile != "":
 		source, err = password.File(user.PasswordFile)
@@ -156,9 +156,11 @@ func passwordOf(user config.UserConfig, login string, keyring password.Keyring) 
 	case user.PasswordCredential != "":
 		source, err = password.Credential(user.PasswordCredential)
 		return source, "password_credential", err
+	case user.PasswordKeyring:
+		source, err = password.FromKeyring(ctx, keyring, login)
+		return source, "password_keyring", err
 	}
-	// A keyring may be locked as yet: it is asked at each login.
-	return password.FromKeyring(keyring, login), "password_keyring", nil
+	return nil, "", nil // which the file complains of itself
 }
 
 func clientName() string { return "stoker-agent/" + version.String() }
@@ -216,7 +218,7 @@ func (c connection) password(ctx context.Context, to *surroundings, prompt bool)
 		return password.Credential(passwordCredential)
 	}
 	if password.Has(ctx, to.keyring, c.Login) {
-		return password.FromKeyring(to.keyring, c.Login), nil
+		return password.FromKeyring(ctx, to.keyring, c.Login)
 	}
 	if fd := int(os.Stdin.Fd()); prompt && term.IsTerminal(fd) {
 		text, err := askSecret(ctx, to.err, fd, "password", "Password of "+c.Login+": ")

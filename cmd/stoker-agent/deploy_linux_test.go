@@ -132,7 +132,7 @@ func TestExampleFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (runCommand{Renew: true}).fromFile(f, &surroundings{keyring: ring{}}, io.Discard); err != nil {
+	if _, err := (runCommand{Renew: true}).fromFile(t.Context(), f, &surroundings{keyring: ring{}}, io.Discard); err != nil {
 		t.Error(err)
 	}
 }

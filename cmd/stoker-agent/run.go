@@ -90,7 +90,7 @@ func (c runCommand) settings(ctx context.Context, to *surroundings, w io.Writer)
 		if err := c.beside(); err != nil {
 			return agent.Settings{}, err
 		}
-		return c.fromFile(f, to, w)
+		return c.fromFile(ctx, f, to, w)
 	}
 	log, err := c.logger(w, slog.LevelInfo)
 	if err != nil {
@@ -147,7 +147,7 @@ func (c runCommand) beside() error {
 
 // fromFile turns a configuration file into settings, reporting all of its problems
 // at once.
-func (c runCommand) fromFile(f *config.File, to *surroundings, w io.Writer) (agent.Settings, error) {
+func (c runCommand) fromFile(ctx context.Context, f *config.File, to *surroundings, w io.Writer) (agent.Settings, error) {
 	log, err := c.logging.over(f.Log).logger(w, slog.LevelInfo)
 	if err != nil {
 		return agent.Settings{}, errors.Join(f.Err(), err)
@@ -157,7 +157,7 @@ func (c runCommand) fromFile(f *config.File, to *surroundings, w io.Writer) (age
 		CredentialsFile: f.CredentialsFile, Profiles: f.ProfileOf(), ConfigFile: f.Path, Log: log,
 	}
 	for _, login := range f.Logins() {
-		user := configOf(f, login, to.keyring, log)
+		user := configOf(ctx, f, login, to.keyring, log)
 		user.Grants, user.Renew = f.Users[login].Grants, *f.Renew
 		s.Users = append(s.Users, user)
 	}

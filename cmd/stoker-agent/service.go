@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ import (
 
 // installService registers the agent as a service with a configuration file, which
 // must be good.
-func installService(manager service.Manager, executable, configFile string, to *surroundings) error {
+func installService(ctx context.Context, manager service.Manager, executable, configFile string, to *surroundings) error {
 	if configFile == "" {
 		configFile = filepath.Join(machineConfig(), "stoker-agent.yaml")
 	}
@@ -21,7 +22,7 @@ func installService(manager service.Manager, executable, configFile string, to *
 	if err != nil {
 		return err
 	}
-	if _, err := serviceSettings(configFile, to, io.Discard); err != nil {
+	if _, err := serviceSettings(ctx, configFile, to, io.Discard); err != nil {
 		return err
 	}
 	definition, err := service.Define(executable, configFile)
@@ -47,7 +48,7 @@ func uninstallService(manager service.Manager, to *surroundings) error {
 
 // serviceSettings are those of a service: from a file alone, and with places that
 // do not depend on a person's session.
-func serviceSettings(configFile string, to *surroundings, log io.Writer) (agent.Settings, error) {
+func serviceSettings(ctx context.Context, configFile string, to *surroundings, log io.Writer) (agent.Settings, error) {
 	f, err := config.Read(configFile)
 	if err != nil {
 		return agent.Settings{}, err
@@ -61,7 +62,7 @@ func serviceSettings(configFile string, to *surroundings, log io.Writer) (agent.
 		f.TokenFile = filepath.Join(filepath.Dir(f.Path), "token")
 	}
 	f.Socket = or(f.Socket, serviceSocket())
-	s, err := runCommand{Renew: true}.fromFile(f, to, log)
+	s, err := runCommand{Renew: true}.fromFile(ctx, f, to, log)
 	if err != nil {
 		return agent.Settings{}, err
 	}

@@ -85,7 +85,7 @@ func TestInstallService(t *testing.T) {
 	manager, out := register{}, new(bytes.Buffer)
 	to := &surroundings{out: out, err: io.Discard, keyring: ring{}}
 	executable := filepath.Join(filepath.Dir(good), "stoker-agent.exe")
-	if err := installService(manager, executable, good, to); err != nil {
+	if err := installService(t.Context(), manager, executable, good, to); err != nil {
 		t.Fatal(err)
 	}
 	d := manager[service.Name]
@@ -93,7 +93,7 @@ func TestInstallService(t *testing.T) {
 		!strings.Contains(out.String(), service.Account) {
 		t.Errorf("%+v; %s", d, out)
 	}
-	if err := installService(manager, executable, good, to); err == nil {
+	if err := installService(t.Context(), manager, executable, good, to); err == nil {
 		t.Error("it was installed twice")
 	}
 	if err := uninstallService(manager, to); err != nil {
@@ -107,11 +107,11 @@ func TestInstallService(t *testing.T) {
 		"missing password":        configure(t, broker, "users: {nightly@acme: {}}\n"),
 		"none.yaml":               filepath.Join(filepath.Dir(good), "none.yaml"),
 	} {
-		if err := installService(manager, executable, file, to); err == nil || !strings.Contains(err.Error(), says) {
+		if err := installService(t.Context(), manager, executable, file, to); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v does not say %q", err, says)
 		}
 	}
-	if err := installService(manager, "stoker-agent.exe", good, to); err == nil {
+	if err := installService(t.Context(), manager, "stoker-agent.exe", good, to); err == nil {
 		t.Error("it was installed without a path")
 	}
 	if len(manager) != 0 {
@@ -128,7 +128,7 @@ func TestServiceLife(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- service.Supervise(t.Context(), func(ctx context.Context, ready func()) error {
-			s, err := serviceSettings(file, to, t.Output())
+			s, err := serviceSettings(ctx, file, to, t.Output())
 			if err != nil {
 				return err
 			}

@@ -27,12 +27,12 @@ type serviceInstallCommand struct {
 }
 
 // Run implements the command.
-func (c serviceInstallCommand) Run(to *surroundings) error {
+func (c serviceInstallCommand) Run(ctx context.Context, to *surroundings) error {
 	executable, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	return installService(service.System(), executable, c.Config, to)
+	return installService(ctx, service.System(), executable, c.Config, to)
 }
 
 type serviceUninstallCommand struct{}
@@ -62,7 +62,7 @@ func (c serviceRunCommand) Run(to *surroundings) (err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	err = service.Run(func(ctx context.Context, ready func()) error {
-		s, err := serviceSettings(c.Config, to, log)
+		s, err := serviceSettings(ctx, c.Config, to, log)
 		if err != nil {
 			return err
 		}

@@ -61,18 +61,27 @@ func named(err error) error {
 	return err
 }
 
-// FromKeyring takes a user's password from a keyring.
-func FromKeyring(from Keyring, login string) Source {
-	return func(ctx context.Context) (string, error) {
+// FromKeyring takes a user's password from a keyring. A keyring that has none is
+// an error now; one that cannot be asked as yet, such as a locked one, is not.
+func FromKeyring(ctx context.Context, from Keyring, login string) (Source, error) {
+	source := func(ctx context.Context) (string, error) {
 		password, err := get(ctx, from, login)
 		switch {
 		case errors.Is(err, ErrNoEntry):
-			return "", fmt.Errorf("the keyring has no password of %s: run stoker-agent login as the user who runs the agent", login)
+			return "", missingEntry(login)
 		case err != nil:
 			return "", fmt.Errorf("keyring: %w", err)
 		}
 		return password, nil
 	}
+	if _, err := get(ctx, from, login); errors.Is(err, ErrNoEntry) {
+		return source, missingEntry(login)
+	}
+	return source, nil
+}
+
+func missingEntry(login string) error {
+	return fmt.Errorf("the keyring has no password of %s: run stoker-agent login as the user who runs the agent", login)
 }
 
 // Has says whether the keyring has a user's password. A keyring that cannot be

@@ -104,7 +104,10 @@ func TestSystemKeyring(t *testing.T) {
 	if err := k.Set("nightly@acme", "secret"); err != nil {
 		t.Fatal(err)
 	}
-	source := FromKeyring(k, "nightly@acme")
+	source, err := FromKeyring(t.Context(), k, "nightly@acme")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got, err := source(t.Context()); err != nil || got != "secret" || !Has(t.Context(), k, "nightly@acme") {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -116,6 +119,9 @@ func TestSystemKeyring(t *testing.T) {
 	}
 	if _, err := source(t.Context()); err == nil || !strings.Contains(err.Error(), "stoker-agent login") {
 		t.Errorf("without an entry: %v", err)
+	}
+	if _, err := FromKeyring(t.Context(), k, "nightly@acme"); err == nil || !strings.Contains(err.Error(), "stoker-agent login") {
+		t.Errorf("without an entry at the start: %v", err)
 	}
 }
 
@@ -147,12 +153,16 @@ func TestStuckKeyring(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := stuck{make(chan struct{})}
 		defer close(k.until)
-		if _, err := FromKeyring(k, "nightly@acme")(t.Context()); err == nil || !strings.Contains(err.Error(), "locked") {
+		source, err := FromKeyring(t.Context(), k, "nightly@acme")
+		if err != nil {
+			t.Errorf("a locked one at the start: %v", err)
+		}
+		if _, err := source(t.Context()); err == nil || !strings.Contains(err.Error(), "locked") {
 			t.Errorf("a locked one: %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := FromKeyring(k, "nightly@acme")(ctx); !errors.Is(err, context.Canceled) {
+		if _, err := source(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("at the end: %v", err)
 		}
 		if Has(t.Context(), k, "nightly@acme") {
