@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,7 +68,7 @@ func goodRequests(t *testing.T, accessKeyID, token string) map[string]proto.Mess
 		"AgentService/CreateAgent":           &stokerv1.CreateAgentRequest{Agent: &stokerv1.Agent{Tenant: "acme", Name: "fresh"}},
 		"AgentService/GetAgent":              &stokerv1.GetAgentRequest{Tenant: "acme", Name: "laptop"},
 		"AgentService/ListAgents":            &stokerv1.ListAgentsRequest{Tenant: "acme", PageSize: 1},
-		"AgentService/UpdateAgent":           &stokerv1.UpdateAgentRequest{Agent: &stokerv1.Agent{Tenant: "acme", Name: "victim"}, UpdateMask: mask("disabled")},
+		"AgentService/UpdateAgent":           &stokerv1.UpdateAgentRequest{Agent: &stokerv1.Agent{Tenant: "acme", Name: "victim", Disabled: true}, UpdateMask: mask("disabled")},
 		"AgentService/InviteAgent":           &stokerv1.InviteAgentRequest{Tenant: "acme", Name: "laptop"},
 		"AgentService/IssueAgentCertificate": &stokerv1.IssueAgentCertificateRequest{Tenant: "acme", Name: "laptop", CertificateRequest: request},
 		"AgentService/DeleteAgent":           &stokerv1.DeleteAgentRequest{Tenant: "acme", Name: "victim"},
@@ -412,6 +413,91 @@ func wrongPages(request proto.Message, method string, tokens map[string]string) 
 		}
 	}
 	return all
+}
+
+// Of operators who make the same change at once, on what they have all seen,
+// exactly one is heard, whatever the resource; the others learn why. The calls
+// come from the descriptors.
+func TestOperatorsAtOnceEverywhere(t *testing.T) {
+	b, _ := acme(t, brokertest.Options{}, time.Hour)
+	b.Tenant("victim")
+	b.User("acme", "victim")
+	b.Agent("acme", "victim")
+	b.Location(&stokerv1.Location{Name: "victim", Bucket: "victim-bucket"})
+	for _, name := range []string{"victim", "update"} {
+		b.Grant(&stokerv1.Grant{Tenant: "acme", Name: name, Location: "main", Prefix: "acme/" + name + "/", Access: stokerv1.Access_ACCESS_RESTORE}, time.Hour)
+	}
+	good := goodRequests(t, "", "")
+	var calls []protoreflect.MethodDescriptor
+	for _, name := range hostile {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
+		wantOK(t, err)
+		s := found.(protoreflect.ServiceDescriptor)
+		for _, verb := range []string{"Create", "Update", "Delete"} {
+			for i := range s.Methods().Len() {
+				if m := s.Methods().Get(i); strings.HasPrefix(string(m.Name()), verb) {
+					calls = append(calls, m)
+				}
+			}
+		}
+	}
+	if len(calls) != 15 {
+		t.Errorf("%d calls create, update or delete", len(calls))
+	}
+	// What contains the others goes last.
+	slices.SortStableFunc(calls, func(a, b protoreflect.MethodDescriptor) int { return lateness(a) - lateness(b) })
+	for _, m := range calls {
+		t.Run(string(m.Name()), func(t *testing.T) {
+			request := proto.Clone(good[string(m.Parent().Name())+"/"+string(m.Name())])
+			want := []reason.Reason{reason.AlreadyExists}
+			if !strings.HasPrefix(string(m.Name()), "Create") {
+				want = []reason.Reason{reason.EtagMismatch, reason.NotFound}
+				seen(t, b, m, request.ProtoReflect())
+			}
+			const operators = 4
+			errs := make([]error, operators)
+			var all sync.WaitGroup
+			for i := range errs {
+				all.Go(func() { errs[i] = ask(t.Context(), t, b.Admin, m, request) })
+			}
+			all.Wait()
+			heard := 0
+			for _, err := range errs {
+				if err == nil {
+					heard++
+				} else if why := apierr.Reason(status.Convert(err)); !slices.Contains(want, why) {
+					t.Error(err)
+				}
+			}
+			if heard != 1 {
+				t.Errorf("%d of %d were heard", heard, operators)
+			}
+		})
+	}
+}
+
+// seen puts the etag of the resource as it is now into a request to change it.
+func seen(t *testing.T, b *brokertest.Broker, m protoreflect.MethodDescriptor, request protoreflect.Message) {
+	t.Helper()
+	service := m.Parent().(protoreflect.ServiceDescriptor)
+	noun := strings.TrimSuffix(string(service.Name()), "Service")
+	get := service.Methods().ByName(protoreflect.Name("Get" + noun))
+	named := request
+	if f := request.Descriptor().Fields().ByName(protoreflect.Name(strings.ToLower(noun))); f != nil {
+		named = request.Mutable(f).Message()
+	}
+	asked, err := protoregistry.GlobalTypes.FindMessageByName(get.Input().FullName())
+	wantOK(t, err)
+	answered, err := protoregistry.GlobalTypes.FindMessageByName(get.Output().FullName())
+	wantOK(t, err)
+	question, answer := asked.New(), answered.New()
+	for i := range get.Input().Fields().Len() {
+		f := get.Input().Fields().Get(i)
+		question.Set(f, named.Get(named.Descriptor().Fields().ByName(f.Name())))
+	}
+	wantOK(t, b.Admin.Invoke(t.Context(), fmt.Sprintf("/%s/%s", service.FullName(), get.Name()), question.Interface(), answer.Interface()))
+	found := answer.Get(answer.Descriptor().Fields().Get(0)).Message()
+	named.Set(named.Descriptor().Fields().ByName("etag"), found.Get(found.Descriptor().Fields().ByName("etag")))
 }
 
 // wireBytes is a message as it is on the wire.
