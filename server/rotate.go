@@ -17,16 +17,14 @@ import (
 
 // StoredKey is what may be shown of a key that the broker keeps.
 type StoredKey struct {
-	// Purpose is audit, authority, pages or token.
+	// Purpose is audit, authority, pages, token, or account/NAME for the key of
+	// an account that the broker has rotated.
 	Purpose string
 	ID      string
 	Created time.Time
 	// Retired is when it stopped making new signatures; zero: it is in use.
 	Retired time.Time
 }
-
-// keyPurposes are those of all keys that a broker keeps.
-var keyPurposes = []string{purposeAudit, purposeAuthority, purposePages, authn.TokenPurpose}
 
 // sealPurpose is what a stored key is sealed for.
 func sealPurpose(k storage.SealedKey) string {
@@ -36,19 +34,14 @@ func sealPurpose(k storage.SealedKey) string {
 	return k.Purpose
 }
 
-// ListKeys lists the keys that the broker keeps, by purpose, newest first.
+// ListKeys lists the keys that the broker keeps, newest first.
 func ListKeys(ctx context.Context, c Config) (keys []StoredKey, err error) {
 	err = withStore(ctx, c, func(store storage.Store, _ *pki.Sealer) error {
-		for _, purpose := range keyPurposes {
-			listed, err := store.ListKeys(ctx, purpose)
-			if err != nil {
-				return err
-			}
-			for _, k := range listed {
-				keys = append(keys, StoredKey{Purpose: k.Purpose, ID: k.ID, Created: k.CreatedAt, Retired: k.RetiredAt})
-			}
+		listed, err := store.ListKeys(ctx, "")
+		for _, k := range listed {
+			keys = append(keys, StoredKey{Purpose: k.Purpose, ID: k.ID, Created: k.CreatedAt, Retired: k.RetiredAt})
 		}
-		return nil
+		return err
 	})
 	return keys, err
 }
@@ -144,20 +137,18 @@ func ReplaceAuthority(ctx context.Context, c Config) error {
 // deleted.
 func DiscardKeys(ctx context.Context, c Config) (n int, err error) {
 	err = withStore(ctx, c, func(store storage.Store, sealer *pki.Sealer) error {
-		for _, purpose := range keyPurposes {
-			listed, err := store.ListKeys(ctx, purpose)
-			if err != nil {
-				return err
+		listed, err := store.ListKeys(ctx, "")
+		if err != nil {
+			return err
+		}
+		for _, k := range listed {
+			if _, err := sealer.Open(sealPurpose(k), k.Sealed); err == nil {
+				continue
 			}
-			for _, k := range listed {
-				if _, err := sealer.Open(sealPurpose(k), k.Sealed); err == nil {
-					continue
-				}
-				if err := store.DeleteKey(ctx, k.ID); err != nil {
-					return fmt.Errorf("deleting the broker's %s key %s: %w", k.Purpose, k.ID, err)
-				}
-				n++
+			if err := store.DeleteKey(ctx, k.ID); err != nil {
+				return fmt.Errorf("deleting the broker's %s key %s: %w", k.Purpose, k.ID, err)
 			}
+			n++
 		}
 		if n == 0 {
 			return nil

@@ -136,7 +136,8 @@ type Keys interface {
 	// (empty: none is in use); else ErrConflict. So that of two replicas
 	// which start together one makes the key and the other reads it.
 	AddKey(ctx context.Context, k SealedKey, replaces string) (SealedKey, error)
-	// ListKeys gives all keys of a purpose, newest first, retired ones too.
+	// ListKeys gives all keys of a purpose, or of every purpose where it is
+	// empty, newest first, retired ones too.
 	ListKeys(ctx context.Context, purpose string) ([]SealedKey, error)
 	// ResealKeys replaces what is sealed of every key, of any purpose and
 	// retired ones too, by what reseal gives for it. It is one step: after an

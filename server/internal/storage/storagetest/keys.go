@@ -64,6 +64,10 @@ func testAddKey(t *testing.T, s storage.Store) {
 		t.Errorf("retired at %v", retired.RetiredAt)
 	}
 	same(t, "of the other purpose", must[[]storage.SealedKey](t)(s.ListKeys(ctx, "audit")), []storage.SealedKey{other})
+	all := must[[]storage.SealedKey](t)(s.ListKeys(ctx, ""))
+	if len(all) != 3 || all[2].ID != first.ID {
+		t.Errorf("keys of every purpose: %v", all)
+	}
 	if none := must[[]storage.SealedKey](t)(s.ListKeys(ctx, "none")); len(none) != 0 {
 		t.Errorf("keys of no purpose: %v", none)
 	}

@@ -43,7 +43,7 @@ func (s *Store) AddKey(ctx context.Context, v storage.SealedKey, replaces string
 func (s *Store) ListKeys(ctx context.Context, purpose string) (found []storage.SealedKey, err error) {
 	err = s.read(ctx, "list keys", func(ctx context.Context, q querier) error {
 		found, err = sealedKeys.list(ctx, q, sealedKeys.selection()+
-			"WHERE purpose = $1 ORDER BY created_at DESC, id DESC", purpose)
+			"WHERE $1 = '' OR purpose = $1 ORDER BY created_at DESC, id DESC", purpose)
 		return err
 	})
 	return found, err
