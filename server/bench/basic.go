@@ -355,6 +355,13 @@ func (b *bench) revoke(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.disconnectAll(ctx); err != nil {
+		return err
+	}
+	bare, bareCost, err := b.endBare(ctx)
+	if err != nil {
+		return err
+	}
 	if err := s.connectAll(ctx); err != nil {
 		return err
 	}
@@ -387,12 +394,40 @@ func (b *bench) revoke(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.add("revoke", "CPU a stream", Seconds, cost.Seconds()/float64(s.fleet.Size()))
-	b.add("revoke", "acknowledged to the operator", Seconds, acknowledged.Seconds())
 	last := wave.Spread()
-	b.add("revoke", "stream told, p50", Seconds, last.P50.Seconds())
-	b.add("revoke", "stream told, last", Seconds, last.Last.Seconds(), atMost(1))
+	for _, m := range []Measure{
+		{Name: "CPU a stream", Stoker: cost.Seconds() / float64(s.fleet.Size()), Bare: bareValue(bareCost)},
+		{Name: "acknowledged to the operator", Stoker: acknowledged.Seconds()},
+		{Name: "stream told, p50", Stoker: last.P50.Seconds(), Bare: bareValue(bare.P50.Seconds())},
+		{Name: "stream told, last", Stoker: last.Last.Seconds(), Bare: bareValue(bare.Last.Seconds()), Goal: atMost(1)},
+	} {
+		m.Mode, m.Agents, m.Unit = "revoke", b.Agents, Seconds
+		b.report.add(m)
+	}
 	return disable(false)
+}
+
+// endBare has bare grpc-go end all streams with a status that says why. It
+// gives when the agents learned of it, and the processor time of a stream.
+func (b *bench) endBare(ctx context.Context) (told fleet.Spread, each float64, err error) {
+	p, err := b.plain(ctx)
+	if err != nil {
+		return told, 0, err
+	}
+	if err := p.connectAll(ctx); err != nil {
+		return told, 0, err
+	}
+	wave := p.fleet.Expect(fleet.Ended, false)
+	cost, err := p.cost(ctx, func() error {
+		if _, err := p.server.Ask(ctx, "end"); err != nil {
+			return err
+		}
+		return wave.Wait(ctx)
+	})
+	if err != nil {
+		return told, 0, err
+	}
+	return wave.Spread(), cost.Seconds() / float64(p.fleet.Size()), p.disconnectAll(ctx)
 }
 
 // add adds a value that there is nothing to compare with.
