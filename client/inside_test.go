@@ -298,3 +298,51 @@ func TestNoGlobalState(t *testing.T) {
 		}
 	}
 }
+
+// A credential's end holds through a suspension, in which the monotonic clock
+// stands still, and through steps of the wall clock: it never looks better than it
+// is, and what tools are told fits this machine's clock.
+func TestCredentialThroughClockSteps(t *testing.T) {
+	noon := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		wall, up time.Duration // what passes on this machine's clocks
+		left     time.Duration // by this machine's clock; 0: it has expired
+	}{
+		"half an hour":             {30 * time.Minute, 30 * time.Minute, 30 * time.Minute},
+		"suspended for two hours":  {2 * time.Hour, time.Second, 0},
+		"suspended for a while":    {20 * time.Minute, time.Second, 40 * time.Minute},
+		"set back by a day":        {-24*time.Hour + 30*time.Minute, 30 * time.Minute, 30 * time.Minute},
+		"set back, and at its end": {-24*time.Hour + 61*time.Minute, 61 * time.Minute, 0},
+		"set ahead by a day":       {24 * time.Hour, time.Minute, 0}, // until the broker has said what time it is
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := reading{wall: noon}
+			s := newSource(Config{Logger: slog.New(slog.DiscardHandler), Grants: []string{"photos"}})
+			s.clock.read = func() reading { return at }
+			s.clock.set(noon)
+			s.supplies["photos"] = &supply{credential: &Credential{Grant: "photos", Issued: noon, Expires: noon.Add(time.Hour)}}
+			at = reading{wall: noon.Add(c.wall), up: c.up}
+			got, err := s.lookup("photos")
+			if c.left == 0 {
+				if err == nil || !errors.Is(err, ErrExpired) {
+					t.Errorf("got %v, %v", got, err)
+				}
+				return
+			}
+			if err != nil || got.Expires.Sub(at.wall) != c.left {
+				t.Errorf("%v left, %v; want %v", got.Expires.Sub(at.wall), err, c.left)
+			}
+		})
+	}
+	// The next heartbeat puts right what a step ahead made look worse.
+	at := reading{wall: noon}
+	s := newSource(Config{Logger: slog.New(slog.DiscardHandler), Grants: []string{"photos"}})
+	s.clock.read = func() reading { return at }
+	s.clock.set(noon)
+	s.supplies["photos"] = &supply{credential: &Credential{Grant: "photos", Issued: noon, Expires: noon.Add(time.Hour)}}
+	at = reading{wall: noon.Add(24 * time.Hour), up: time.Minute}
+	s.clock.set(noon.Add(time.Minute))
+	if got, err := s.lookup("photos"); err != nil || got.Expires.Sub(at.wall) != 59*time.Minute {
+		t.Errorf("after a heartbeat: %v, %v", got, err)
+	}
+}
