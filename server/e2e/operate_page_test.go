@@ -92,6 +92,7 @@ func (o *operating) do(ctx context.Context, t *testing.T, kind string) {
 func (o *operating) shell(ctx context.Context, line string) *exec.Cmd {
 	for _, r := range [][2]string{
 		{" -o stoker -g stoker", ""}, // who runs tests has no such user
+		{"chown stoker ", "test -f "},
 		{"/etc/stoker/stoker.yaml", o.config},
 		{"/etc/stoker/encryption.key", filepath.Join(o.dir, "key")},
 		{"/var/lib/stoker/", o.dir + "/"},
