@@ -284,6 +284,15 @@ func TestConfigPlaces(t *testing.T) {
 	if code, _, _ := w.run(t, nil, "status"); code != exitNoAgent {
 		t.Errorf("status: %d", code)
 	}
+	// A running agent is found where the file says that it is.
+	r := w.start(t, nil, "run")
+	r.line(t, "/v1/credentials/papers")
+	w.wait(t, "it is well", func(code int, _ agent.Report) bool { return code == 0 })
+	logins := w.broker.Logins()
+	if code, out, errs := w.run(t, nil, "credential-process", "-g", "papers"); code != 0 || !strings.Contains(out, "ASIA") || w.broker.Logins() != logins {
+		t.Errorf("credential-process by the agent: %d %s %s, and %d logins", code, out, errs, w.broker.Logins()-logins)
+	}
+	r.stop(t)
 }
 
 // What a configuration file refuses, the commands refuse, with the place.

@@ -16,7 +16,7 @@ type credentialProcessCommand struct {
 	connection
 	logging
 	Grant  string `short:"g" env:"STOKER_GRANT" placeholder:"NAME" help:"Grant to use. Without it, the only one."`
-	Socket string `env:"STOKER_SOCKET" default:"${socket}" placeholder:"FILE" help:"Socket, or on Windows pipe, of a running agent (${default})."`
+	Socket string `env:"STOKER_SOCKET" placeholder:"PLACE" help:"Socket or pipe of a running agent. Without it, the user's own and then the machine's (${sockets}), and the configuration file's."`
 }
 
 // Help implements kong's interface for more help.
@@ -56,13 +56,19 @@ func (c credentialProcessCommand) Run(ctx context.Context, to *surroundings) err
 	return delivery.WriteProcess(to.out, credential)
 }
 
-// instead asks the broker where one is configured; away is what the agent said.
+// instead asks the agent of the configuration file, if its socket has another place,
+// or the broker where one is configured. away is what the usual agent said.
 func (c credentialProcessCommand) instead(ctx context.Context, to *surroundings, away error) (client.Credential, error) {
-	if len(c.Broker) == 0 {
-		if f, err := c.file(); err != nil {
-			return client.Credential{}, err
-		} else if f == nil {
-			return client.Credential{}, away
+	f, err := c.file()
+	switch {
+	case err != nil:
+		return client.Credential{}, err
+	case f == nil && len(c.Broker) == 0:
+		return client.Credential{}, away
+	case f != nil && f.Socket != "" && c.Socket == "" && errors.Is(away, delivery.ErrNoAgent):
+		credential, err := delivery.AskLocal(ctx, f.Socket, c.Grant, 0)
+		if err == nil || !errors.Is(err, delivery.ErrNoAgent) {
+			return credential, err
 		}
 	}
 	return c.fetch(ctx, to)
