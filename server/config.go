@@ -41,7 +41,8 @@ type Config struct {
 	// Accounts are the STS accounts by name; locations refer to them.
 	Accounts map[string]AccountConfig `yaml:"accounts"`
 	// Operators gives each operator, by the name in the certificate, a role:
-	// viewer, operator or admin.
+	// viewer, operator or admin. SIGHUP has the broker read this and Services
+	// again.
 	Operators map[string]string `yaml:"operators"`
 	// Services says what each internal service may be given, by the name in
 	// its certificate.

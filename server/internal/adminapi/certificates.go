@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/stokerd/stoker/internal/jointoken"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/message"
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
@@ -66,7 +66,7 @@ func (s agents) IssueAgentCertificate(ctx context.Context, r *stokerv1.IssueAgen
 	}
 	return &stokerv1.IssueAgentCertificateResponse{Certificate: &stokerv1.CertificateBundle{
 		CertificatePem: pki.EncodeCertificates(cert), AuthorityPem: authority.CertificatePEM(),
-		SpiffeId: known.Subject, Serial: known.Serial, NotAfter: timestamppb.New(cert.NotAfter),
+		SpiffeId: known.Subject, Serial: known.Serial, NotAfter: message.Time(cert.NotAfter),
 	}}, nil
 }
 
@@ -106,7 +106,7 @@ func (s agents) InviteAgent(ctx context.Context, r *stokerv1.InviteAgentRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &stokerv1.InviteAgentResponse{JoinToken: token.Reveal(), ExpireTime: timestamppb.New(expires)}, nil
+	return &stokerv1.InviteAgentResponse{JoinToken: token.Reveal(), ExpireTime: message.Time(expires)}, nil
 }
 
 // ensure gives the agent of that name, and makes it where there is none.

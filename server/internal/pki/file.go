@@ -2,14 +2,14 @@ package pki
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"time"
+
+	"github.com/stokerd/stoker/internal/atomicfile"
 )
 
 const (
@@ -29,48 +29,11 @@ const (
 // WriteFile replaces a file at once: a reader finds the old content or the
 // new, and after a crash one of them is there. The file has exactly the given
 // mode, from before the first byte is written.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	// CreateTemp makes it 0600, so that a key is never readable in between.
-	temporary, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	if err := atomicfile.Write(path, data, mode); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			_ = temporary.Close()
-			_ = os.Remove(temporary.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if _, err = temporary.Write(data); err != nil {
-		return err
-	}
-	if err = temporary.Chmod(mode.Perm()); err != nil && runtime.GOOS != "windows" {
-		return err
-	}
-	if err = temporary.Sync(); err != nil {
-		return err
-	}
-	if err = temporary.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(temporary.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a rename durable. Windows has no such call and needs none.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // watched is one file that is read again when it changes. It is not safe for
