@@ -23,7 +23,7 @@ import (
 
 // Streams opens streams; *stream.Registry is one.
 type Streams interface {
-	Open(p authn.Principal, c stream.Conn) (*stream.Stream, error)
+	Open(p *authn.Principal, c stream.Conn) (*stream.Stream, error)
 }
 
 // Directory answers from memory what a caller may ask for; *directory.Directory
@@ -93,9 +93,9 @@ func (s *CredentialService) StreamCredentials(call streamCall) error {
 
 // open opens the stream of a call.
 func (s *CredentialService) open(call streamCall) (*stream.Stream, error) {
-	p, err := caller(call.Context())
-	if err != nil {
-		return nil, err
+	p, ok := authn.SharedPrincipal(call.Context())
+	if !ok {
+		return nil, errNotAuthenticated
 	}
 	c, err := newConn(call, s.cfg.Log)
 	if err != nil {
@@ -285,11 +285,13 @@ func (s *CredentialService) ListGrants(ctx context.Context, _ *stokerv1.ListGran
 	return answer, nil
 }
 
+var errNotAuthenticated = errors.New("the call was not authenticated: its interceptor is missing")
+
 // caller gives the principal that the call was authenticated as.
 func caller(ctx context.Context) (authn.Principal, error) {
 	p, ok := authn.PrincipalFrom(ctx)
 	if !ok {
-		return authn.Principal{}, errors.New("the call was not authenticated: its interceptor is missing")
+		return authn.Principal{}, errNotAuthenticated
 	}
 	return p, nil
 }

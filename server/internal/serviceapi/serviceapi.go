@@ -26,7 +26,7 @@ type Counter interface {
 
 // Streams opens streams; *stream.Registry does.
 type Streams interface {
-	Open(p authn.Principal, c stream.Conn) (*stream.Stream, error)
+	Open(p *authn.Principal, c stream.Conn) (*stream.Stream, error)
 }
 
 // Introspector says whose an access token is; *authn.Authenticator does.

@@ -90,7 +90,7 @@ func (d delegations) open(c *conn, wanted *stokerv1.Delegate) (*stream.Stream, e
 	if err != nil {
 		return nil, err
 	}
-	return d.Streams.Open(p, c)
+	return d.Streams.Open(&p, c)
 }
 
 // receive subscribes, and carries out the service's messages until the call

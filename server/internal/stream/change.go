@@ -39,7 +39,7 @@ func (r *Registry) changed(changes []storage.Change, leases func([]storage.Chang
 	doubtful, moved := r.concerned(changes)
 	var over []*Stream
 	for s := range doubtful {
-		if err := r.Checker.Check(s.principal); err != nil && s.mark(r.spread(err, len(doubtful))) {
+		if err := r.Checker.Check(*s.principal); err != nil && s.mark(r.spread(err, len(doubtful))) {
 			over = append(over, s)
 		}
 	}
@@ -71,7 +71,7 @@ const longestSpread = 10 * time.Minute
 func (r *Registry) Recheck() {
 	var over []*Stream
 	for _, s := range r.everyone() {
-		if err := r.Checker.Check(s.principal); err != nil && s.mark(err) {
+		if err := r.Checker.Check(*s.principal); err != nil && s.mark(err) {
 			over = append(over, s)
 		}
 	}
@@ -204,7 +204,7 @@ func (s *Stream) uses(changed grantChanges) bool {
 		supplied, named := false, false
 		for _, e := range s.entries {
 			if e.supply != nil && e.supply.grantID == id {
-				if e.name != g.Name || !owns(s.principal, g) {
+				if e.name != g.Name || !owns(*s.principal, g) {
 					return true
 				}
 				supplied = true

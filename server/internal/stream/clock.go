@@ -11,7 +11,7 @@ import (
 // runs on the registry's one goroutine for all streams, and never waits.
 func (s *Stream) wake() {
 	// What should have been announced as a change is found here at the latest.
-	err := s.registry.Checker.Check(s.principal)
+	err := s.registry.Checker.Check(*s.principal)
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -54,9 +54,10 @@ func (s *Stream) over(now time.Duration) error {
 // expiry is when the certificate or the session ends by the wall clock,
 // whichever is first, and the error that it ends with.
 func (s *Stream) expiry() (time.Time, *reason.Error) {
-	end, why := s.principal.Certificate.NotAfter, errCertificateExpired
-	if s.principal.SessionID != "" && s.principal.SessionExpires.Before(end) {
-		end, why = s.principal.SessionExpires, errSessionExpired
+	// Without their monotonic part these compare with the clock on the wall.
+	end, why := s.principal.Certificate.NotAfter.Round(0), errCertificateExpired
+	if session := s.principal.SessionExpires.Round(0); s.principal.SessionID != "" && session.Before(end) {
+		end, why = session, errSessionExpired
 	}
 	return end, why
 }

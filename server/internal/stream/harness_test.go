@@ -417,7 +417,7 @@ func (b *broker) connect(p authn.Principal, requests ...Request) *agent {
 
 func (b *broker) connectOver(c *fakeConn, p authn.Principal, requests ...Request) *agent {
 	b.t.Helper()
-	s, err := b.Open(p, c)
+	s, err := b.Open(&p, c)
 	if err != nil {
 		b.t.Fatal(err)
 	}

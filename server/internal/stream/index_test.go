@@ -24,7 +24,7 @@ func TestIndex(t *testing.T) {
 				break
 			}
 		} else {
-			s := &Stream{principal: authn.Principal{TenantID: fmt.Sprint(r.IntN(3)), AgentID: fmt.Sprint(r.IntN(40)), UserID: "u"}}
+			s := &Stream{principal: &authn.Principal{TenantID: fmt.Sprint(r.IntN(3)), AgentID: fmt.Sprint(r.IntN(40)), UserID: "u"}}
 			if r.IntN(2) == 0 {
 				s.principal.SessionID = fmt.Sprint(r.IntN(5))
 			}

@@ -21,7 +21,7 @@ type Filter struct {
 }
 
 func (f Filter) selects(s *Stream) bool {
-	p := &s.principal
+	p := s.principal
 	for _, pair := range [...][2]string{
 		{f.Tenant, p.Tenant}, {f.Agent, p.Agent},
 		{f.TenantID, p.TenantID}, {f.UserID, p.UserID}, {f.AgentID, p.AgentID},
@@ -107,7 +107,7 @@ func (s *Stream) info() Info {
 	resumed := s.resumed()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := &s.principal
+	p := s.principal
 	info := Info{
 		ID: s.ID(), TenantID: p.TenantID, Tenant: p.Tenant, AgentID: p.AgentID, Agent: p.Agent, UserID: p.UserID, Login: p.Login,
 		Peer: p.Address, Client: s.client, CertificateSerial: p.Certificate.Serial,

@@ -154,10 +154,11 @@ func (r *Registry) Run(ctx context.Context) error {
 func (r *Registry) clock() time.Duration { return time.Since(r.start) }
 
 // Open opens a stream for an agent's user, or for a service that acts for a
-// tenant, who has been authenticated. The caller receives the agent's messages, gives them to Handle, and calls Close
-// in any case. TOO_MANY_STREAMS, DRAINING, or what makes the caller no longer
-// good.
-func (r *Registry) Open(p authn.Principal, c Conn) (*Stream, error) {
+// tenant, who has been authenticated; the stream keeps p, which must not change.
+// The caller receives the agent's messages, gives them to Handle, and calls
+// Close in any case. TOO_MANY_STREAMS, DRAINING, or what makes the caller no
+// longer good.
+func (r *Registry) Open(p *authn.Principal, c Conn) (*Stream, error) {
 	agent, service := p.AgentID != "" && p.UserID != "", p.Kind == authn.Service && p.Purpose != ""
 	if p.TenantID == "" || agent == service {
 		return nil, reason.New(reason.CallNotAllowed, "a stream is for a user on an agent, or for a service")
@@ -166,9 +167,6 @@ func (r *Registry) Open(p authn.Principal, c Conn) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a stream's id: %w", err)
 	}
-	// Without their monotonic part these compare with the clock on the wall.
-	p.SessionExpires = p.SessionExpires.Round(0)
-	p.Certificate.NotAfter = p.Certificate.NotAfter.Round(0)
 	s := &Stream{
 		registry: r, conn: c, principal: p, id: id,
 		opened: r.Now().Round(0), began: r.clock(),
@@ -179,7 +177,7 @@ func (r *Registry) Open(p authn.Principal, c Conn) (*Stream, error) {
 	}
 	// Not before the stream is in the index: a change that this does not see
 	// yet will find the stream there.
-	if err := r.Checker.Check(p); err != nil {
+	if err := r.Checker.Check(*p); err != nil {
 		r.forget(s)
 		return nil, err
 	}

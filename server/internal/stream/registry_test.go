@@ -148,7 +148,7 @@ func TestChangeDuringOpen(t *testing.T) {
 			var wg sync.WaitGroup
 			var a *agent
 			wg.Go(func() {
-				s, err := b.Open(principal(1), newConn())
+				s, err := b.Open(new(principal(1)), newConn())
 				if err == nil {
 					a = &agent{stream: s}
 				}
@@ -319,7 +319,7 @@ func TestDrain(t *testing.T) {
 			}
 		}
 		early.ended(t, reason.Draining)
-		_, err := b.Open(principal(1), newConn())
+		_, err := b.Open(new(principal(1)), newConn())
 		var why *reason.Error
 		if !errors.As(err, &why) || why.Reason != reason.Draining || why.RetryAfter <= 0 || why.RetryAfter > window {
 			t.Errorf("a new stream: %v", err)

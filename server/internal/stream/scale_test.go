@@ -102,13 +102,13 @@ func BenchmarkIdleStream(b *testing.B) {
 	callers := heap()
 	streams := make([]*Stream, n)
 	b.ResetTimer()
-	for i, p := range principals {
-		s, err := r.Open(p, nobody{})
+	for i := range principals {
+		s, err := r.Open(&principals[i], nobody{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		// The grants are looked up by a fake that is slow with many.
-		g := storage.Grant{Meta: storage.Meta{ID: uuid.NewString()}, TenantID: p.TenantID, Name: "nightly"}
+		g := storage.Grant{Meta: storage.Meta{ID: uuid.NewString()}, TenantID: principals[i].TenantID, Name: "nightly"}
 		directory.grants = map[string]storage.Grant{g.ID: g}
 		if err := s.Handle(Subscribe{Grants: []string{"nightly"}, Client: "stoker-agent/1.4 linux"}); err != nil {
 			b.Fatal(err)
@@ -151,7 +151,7 @@ func BenchmarkPush(b *testing.B) {
 		b.Fatal(err)
 	}
 	var sent sync.WaitGroup
-	s, err := r.Open(principal(1), counted{&sent})
+	s, err := r.Open(new(principal(1)), counted{&sent})
 	if err != nil {
 		b.Fatal(err)
 	}

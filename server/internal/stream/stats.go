@@ -87,7 +87,7 @@ func (r *Registry) logEnd(s *Stream) {
 	if !errors.As(s.err, &why) {
 		return
 	}
-	p := &s.principal
+	p := s.principal
 	r.Log.Info("stream ended", "stream", s.ID(), "tenant", p.Tenant, "agent", p.Agent, "login", p.Login,
 		"reason", string(why.Reason), "error", why.Error(), "open_for", (r.clock() - s.began).Round(time.Millisecond).String())
 }

@@ -21,7 +21,7 @@ var errEnded = errors.New("the stream has ended")
 type Stream struct {
 	registry  *Registry
 	conn      Conn
-	principal authn.Principal
+	principal *authn.Principal
 	id        uuid.UUID
 	// opened is the wall clock's time, began the registry's.
 	opened time.Time
@@ -293,12 +293,12 @@ func (s *Stream) bereft(sent Message) error {
 // which revokes the grant and begins anew if it is ever allowed again.
 func (s *Stream) mayHave(c *lease.Credential) bool {
 	r := s.registry
-	if err := r.Checker.Check(s.principal); err != nil {
+	if err := r.Checker.Check(*s.principal); err != nil {
 		s.end(err)
 		return false
 	}
 	g, ok := r.Directory.Grant(c.GrantID)
-	return ok && owns(s.principal, g) && !g.Disabled
+	return ok && owns(*s.principal, g) && !g.Disabled
 }
 
 // beginSend notes what the agent is about to have. It answers false if the
@@ -320,7 +320,7 @@ func (s *Stream) beginSend(l *letter) bool {
 		l.entry.has(c.ID, c.Expires)
 		l.entry.issued = c.IssuedAt
 	case l.welcomes:
-		l.Welcome = &Welcome{StreamID: s.ID(), Principal: s.principal, Time: r.Now(), Heartbeat: r.Heartbeat}
+		l.Welcome = &Welcome{StreamID: s.ID(), Principal: *s.principal, Time: r.Now(), Heartbeat: r.Heartbeat}
 	case l.beats:
 		l.Heartbeat = &Heartbeat{Time: r.Now()}
 	case l.Revoked != nil && l.Revoked.CredentialID == "":

@@ -412,7 +412,7 @@ func TestTooManyStreams(t *testing.T) {
 		b := newBroker(t, func(c *Config) { c.PerAgent = 2 })
 		first := b.connect(principal(1))
 		second := b.connect(principal(1))
-		_, err := b.Open(principal(1), newConn())
+		_, err := b.Open(new(principal(1)), newConn())
 		if !reason.Is(err, reason.TooManyStreams) {
 			t.Fatalf("the third stream: %v", err)
 		}
@@ -429,11 +429,11 @@ func TestOnlyUsersOnAgents(t *testing.T) {
 	b := newBroker(t)
 	p := principal(1)
 	p.UserID = ""
-	if _, err := b.Open(p, newConn()); !reason.Is(err, reason.CallNotAllowed) {
+	if _, err := b.Open(&p, newConn()); !reason.Is(err, reason.CallNotAllowed) {
 		t.Errorf("without a user: %v", err)
 	}
 	b.checker.refuse("u1", reason.UserDisabled)
-	if _, err := b.Open(principal(1), newConn()); !reason.Is(err, reason.UserDisabled) {
+	if _, err := b.Open(new(principal(1)), newConn()); !reason.Is(err, reason.UserDisabled) {
 		t.Errorf("with a disabled user: %v", err)
 	}
 	if b.open != 0 {

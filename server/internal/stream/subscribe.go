@@ -243,7 +243,7 @@ func (s *Stream) tidy() {
 
 // compareEntry brings one entry's subscription in line. changing is held.
 func (s *Stream) compareEntry(e *entry, held map[string]*lease.Held) {
-	g, why := Find(s.registry.Directory, s.principal, e.name)
+	g, why := Find(s.registry.Directory, *s.principal, e.name)
 	switch {
 	case e.supply == nil:
 	case why == nil && e.supply.grantID == g.ID:
@@ -271,7 +271,7 @@ func (s *Stream) supply(e *entry, g storage.Grant, held *lease.Held) {
 	e.supply, e.missing, e.withdrawn = u, false, false
 	s.mu.Unlock()
 	s.registry.watch(g)
-	u.subscription = s.registry.Leases.Subscribe(HolderOf(s.principal), g.ID, held, u)
+	u.subscription = s.registry.Leases.Subscribe(HolderOf(*s.principal), g.ID, held, u)
 	if _, ok := s.registry.Directory.Grant(g.ID); !ok {
 		// It went before it was watched: nobody else will tell.
 		s.unsettle()
