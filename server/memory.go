@@ -6,12 +6,11 @@ import (
 )
 
 // garbagePercent is how much the process allocates, in parts of what is alive,
-// before garbage is collected. Go's own 100 is for programs whose garbage lies
-// apart from what stays; of what thousands of streams leave behind that come at
-// once, a third of each page stays. With 50 a stream takes 6 KiB less, and a
-// connection a tenth more of the processor's time. docs/scale.md has the
-// figures.
-const garbagePercent = 50
+// before garbage is collected. What is allocated while thousands of agents come
+// at once lies among what stays, so that the memory it took is not free again
+// afterwards: the less of it there is at a time, the less a stream takes. At
+// Go's own 100 that is 6 KiB more.
+const garbagePercent = 40
 
 // saveMemory sets how often the process collects garbage, unless the
 // environment does.
