@@ -16,7 +16,7 @@ const (
 	fleetReplicas = 5
 	// renewedPerSecond is how many renewals a second this sort of machine makes
 	// in the long run, with brokers, STS, database and agents all on two cores.
-	renewedPerSecond = 250
+	renewedPerSecond = 300
 	// heldOf and mostHeld are the goal for one broker.
 	heldOf, mostHeld = 18_000, 1.1 * (1 << 30)
 )

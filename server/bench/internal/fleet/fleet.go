@@ -93,9 +93,13 @@ func New(o Options) (*Fleet, error) {
 // Size is how many agents there are.
 func (f *Fleet) Size() int { return len(f.agents) }
 
+// connectTries is how often an agent that is to be connected tries: a machine
+// that is busy with other things may be too slow for one handshake.
+const connectTries = 5
+
 // Connect connects the first n agents, as far as they are not connected, as
 // many at once as the fleet is wide. It returns once each has sent its
-// subscription, or with the first error.
+// subscription, or with the first error of one that has tried often enough.
 func (f *Fleet) Connect(ctx context.Context, n int) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(cap(f.places))
@@ -103,7 +107,15 @@ func (f *Fleet) Connect(ctx context.Context, n int) error {
 		if ctx.Err() != nil {
 			break
 		}
-		all.Go(func() error { return a.connect(ctx) })
+		all.Go(func() (err error) {
+			for range connectTries {
+				if err = a.connect(ctx); err == nil || ctx.Err() != nil {
+					break
+				}
+				f.counts.failed(err)
+			}
+			return err
+		})
 	}
 	return all.Wait()
 }
