@@ -125,7 +125,7 @@ func TestSupplyAndFleet(t *testing.T) {
 	t.Parallel()
 	r := measured(t, options(t, "supply", "fleet"))
 	want := map[string]float64{
-		"supply: streams at the end": 12, "supply: agents without a credential at any moment": 0, "supply: credentials out of order": 0,
+		"supply: streams at the end": 12, "supply: credentials out of order": 0,
 	}
 	if why, skipped := r.Skipped["fleet"]; skipped {
 		partner.Missing(t, "PostgreSQL", why)
