@@ -13,7 +13,7 @@ import (
 )
 
 type runCommand struct {
-	Modes    []string      `arg:"" optional:"" help:"What to measure, see stoker-bench modes; default: all but soak."`
+	Modes    []string      `arg:"" optional:"" help:"What to measure, see stoker-bench modes; default: all but supply, fleet and soak."`
 	Agents   int           `default:"10000" help:"How many agents. The machine's limit of descriptors in a process bounds it."`
 	Rounds   int           `default:"3" help:"How often what varies is measured; the median counts."`
 	Lifetime time.Duration `default:"1m" help:"Lifetime of credentials where hours are compressed."`
@@ -30,7 +30,7 @@ func (c *runCommand) Run(ctx context.Context) error {
 	modes := c.Modes
 	if len(modes) == 0 {
 		names, _ := bench.Modes()
-		modes = slices.DeleteFunc(names, func(n string) bool { return n == "soak" })
+		modes = slices.DeleteFunc(names, func(n string) bool { return n == "soak" || n == "supply" || n == "fleet" })
 	}
 	report, err := bench.Run(ctx, bench.Options{
 		Modes: modes, Agents: c.Agents, Rounds: c.Rounds, Lifetime: c.Lifetime, Soak: c.Soak,
