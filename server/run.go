@@ -31,6 +31,7 @@ const (
 // It must be called once.
 func (s *Server) Run(ctx context.Context) error {
 	saveMemory()
+	takeBallast()
 	// What calls lean on outlives ctx: streams are supplied until they have
 	// left.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
