@@ -39,7 +39,6 @@ type supplied struct {
 	mode           string
 	agents         int
 	lifetime, took time.Duration
-	enrolled       time.Duration
 	report         crowdReport
 	brokers        []*process.Process
 	crowd          crowd
@@ -51,14 +50,13 @@ type supplied struct {
 
 func (b *bench) supplyBy(ctx context.Context, mode string, replicas, n int, dsn string) (err error) {
 	life := max(b.Lifetime, time.Duration(float64(n)/(meanAge*renewedPerSecond)*float64(time.Second)).Round(time.Second))
-	began := time.Now()
 	b.say("%s: enrolling %d agents, whose credentials live %v", mode, n, life)
 	s, _, err := b.build(ctx, mode, site.Config{Rate: plenty, Postgres: dsn, Groups: []site.Group{{Tenant: tenant, Agents: n, Lifetime: life}}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	seen := supplied{mode: mode, agents: n, lifetime: life, enrolled: time.Since(began)}
+	seen := supplied{mode: mode, agents: n, lifetime: life}
 	brokers := make(running, replicas)
 	defer func() { err = errors.Join(err, brokers.kill()) }()
 	addresses := make([]string, replicas)
