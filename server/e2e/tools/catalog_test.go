@@ -96,7 +96,7 @@ var catalog = []tool{
 	{
 		slug: "node", name: "@aws-sdk/client-s3 3.1173.0 (Node.js)", version: "3.1173.0",
 		ask:     `{program} -p "require('{tools}/aws-sdk-js/node_modules/@aws-sdk/client-s3/package.json').version"`,
-		find:    installed("/usr/bin/node", "nodejs"),
+		find:    onPath("node", "install node, and "+partners),
 		command: command{"{program} " + scripted("worker.mjs") + " {tools}/aws-sdk-js {s3} {bucket}", ""}, pace: perLine,
 		window: 5 * time.Minute,
 		expect: map[way]expectation{byFile: {keeps, readsOnce}, byStatic: {keeps, fixedKeys}},

@@ -13,12 +13,16 @@ import (
 // replaces them after 12 to 16 seconds.
 const shortest = 24 * time.Second
 
+// unhurried is a lifetime that fits the machine, by how long the yard took to
+// start: one that is busy with other things gets more time for everything.
+func (y *yard) unhurried() time.Duration {
+	return min(max(shortest, 5*y.took), time.Minute).Truncate(time.Second)
+}
+
 // Each tool takes credentials in each way, while they change under it.
 func TestMatrix(t *testing.T) {
-	began := time.Now()
 	y := newYard(t, shortest)
-	// A machine that is busy with other things gets more time for everything.
-	y.lifetime = max(shortest, 5*time.Since(began)).Truncate(time.Second)
+	y.lifetime = y.unhurried()
 	var kept []string
 	for _, k := range catalog {
 		for w := range ways {
@@ -56,11 +60,13 @@ func TestMatrix(t *testing.T) {
 			}
 		}
 	})
-	if len(seen) == len(catalog)*int(ways) {
-		documented(t, "matrix", matrixTable(seen))
-		documented(t, "settings", wayTable())
-		documented(t, "commands", commandTable())
+	if len(seen) < len(catalog)*int(ways) {
+		t.Log("NOT COMPARED with docs/tools.md: not every cell was tried")
+		return
 	}
+	documented(t, "matrix", matrixTable(seen))
+	documented(t, "settings", wayTable())
+	documented(t, "commands", commandTable())
 }
 
 // expected is what the catalog says of the cell.

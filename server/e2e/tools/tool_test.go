@@ -99,6 +99,14 @@ func installed(path, pkg string) func(testing.TB) string {
 	}
 }
 
+// onPath finds a program wherever it is.
+func onPath(name, hint string) func(testing.TB) string {
+	return func(t testing.TB) string {
+		t.Helper()
+		return partner.LookPath(t, name, hint)
+	}
+}
+
 // built finds a program that make partners builds. One of the same name may be
 // installed by Debian in another version.
 func built(name string) func(testing.TB) string {

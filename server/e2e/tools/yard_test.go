@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -47,12 +48,19 @@ type yard struct {
 	gate      *gate
 	dir       string
 	lifetime  time.Duration
+	took      time.Duration     // its start
 	passwords map[string]string // by login
 }
+
+// yards are started one at a time: each starts programs that are slow to start.
+var yards sync.Mutex
 
 // newYard starts everything for credentials of this lifetime.
 func newYard(t *testing.T, lifetime time.Duration) *yard {
 	t.Helper()
+	yards.Lock()
+	defer yards.Unlock()
+	began := time.Now()
 	y := &yard{t: t, minio: minio.Start(t, bucket), dir: t.TempDir(), lifetime: lifetime, passwords: make(map[string]string)}
 	y.gate = newGate(t, y.minio)
 	y.Broker = brokertest.Start(t, brokertest.Options{Configure: func(c *server.Config) {
@@ -68,6 +76,7 @@ func newYard(t *testing.T, lifetime time.Duration) *yard {
 		y.passwords[login+"@acme"] = y.User("acme", login)
 	}
 	y.write(t, "ca.pem", y.AuthorityPEM)
+	y.took = time.Since(began)
 	return y
 }
 
