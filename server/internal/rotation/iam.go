@@ -33,6 +33,8 @@ type IAM interface {
 	List(ctx context.Context, user string) ([]KeyInfo, error)
 	// Create makes a key. ErrTwoKeys: the user has two.
 	Create(ctx context.Context, user string) (id string, value secret.String, err error)
+	// SetActive enables or disables a key; to disable one that is gone is no
+	// error.
 	SetActive(ctx context.Context, user, id string, active bool) error
 	// Delete deletes a key; one that is gone is no error.
 	Delete(ctx context.Context, user, id string) error
@@ -129,6 +131,9 @@ func (a *AWS) SetActive(ctx context.Context, user, id string, active bool) error
 		status = types.StatusTypeActive
 	}
 	_, err := a.client.UpdateAccessKey(ctx, &iam.UpdateAccessKeyInput{UserName: aws.String(user), AccessKeyId: aws.String(id), Status: status})
+	if _, gone := errors.AsType[*types.NoSuchEntityException](err); gone && !active {
+		return nil
+	}
 	return explain("iam:UpdateAccessKey", err)
 }
 

@@ -190,6 +190,11 @@ func (w *work) begin(ctx context.Context) (err error) {
 	if err != nil || name == "" || kind != "user" && !strings.HasPrefix(kind, "user/") {
 		return blocked("the key %s is that of %s, which is no IAM user: only an IAM user's key can be rotated", w.now.AccessKeyID, w.arn)
 	}
+	if w.state.phase != idle && w.state.user != w.arn {
+		// IAM would say of that user's keys that there are none.
+		return blocked("a rotation of a key of %s is under way, and the key %s that is configured now is that of %s: configure one of that user's again, and end or abort the rotation",
+			w.state.user, w.now.AccessKeyID, w.arn)
+	}
 	w.user = name
 	return nil
 }
@@ -319,7 +324,7 @@ func (w *work) start(ctx context.Context) error {
 		return w.twoKeys(keys)
 	}
 	next := w.state
-	next.phase, next.old, next.began = creating, w.now.AccessKeyID, time.Now().UTC()
+	next.phase, next.old, next.user, next.began = creating, w.now.AccessKeyID, w.arn, time.Now().UTC()
 	next.next, next.before, next.turn = nil, nil, ""
 	return w.save(ctx, next)
 }
@@ -346,8 +351,21 @@ func (w *work) twoKeys(keys []KeyInfo) error {
 // create makes the new key. A key that an earlier attempt left, and whose
 // secret is lost, goes first.
 func (w *work) create(ctx context.Context) error {
-	if err := w.clearLeftovers(ctx); err != nil {
+	if w.state.old != w.now.AccessKeyID {
+		// Another key was configured since the rotation began: that is the one
+		// to replace.
+		next := w.state
+		next.old = w.now.AccessKeyID
+		if err := w.save(ctx, next); err != nil {
+			return err
+		}
+	}
+	theirs, err := w.clearLeftovers(ctx)
+	if err != nil {
 		return err
+	}
+	if len(theirs) > 0 {
+		return w.twoKeys(theirs)
 	}
 	// Nobody takes over while the key is made and not yet stored.
 	if err := w.hold(ctx); err != nil {
@@ -374,32 +392,35 @@ func (w *work) create(ctx context.Context) error {
 	return w.did(ctx, Created, id, "the new key was created and stored, sealed")
 }
 
-// clearLeftovers deletes the key that a run created and could not store. It is
-// ours only if it was made since the rotation began and has never been used.
-func (w *work) clearLeftovers(ctx context.Context) error {
+// clearLeftovers deletes the key that a run created and could not store, and
+// gives those that somebody else made. A key is ours only if it was made since
+// the rotation began and has never been used. The one in use is not, whatever IAM
+// says: it tells of uses late.
+func (w *work) clearLeftovers(ctx context.Context) (theirs []KeyInfo, err error) {
 	keys, err := w.account.IAM.List(ctx, w.user)
 	if err != nil {
-		return w.iamFailed(err)
+		return nil, w.iamFailed(err)
 	}
 	for _, k := range keys {
-		if k.ID == w.state.old {
+		if k.ID == w.state.old || k.ID == w.now.AccessKeyID {
 			continue
 		}
 		used, err := w.account.IAM.Used(ctx, k.ID)
 		switch {
 		case err != nil:
-			return w.iamFailed(err)
+			return nil, w.iamFailed(err)
 		case used, k.Created.Before(w.state.began.Add(-time.Minute)):
-			return w.twoKeys(keys)
+			theirs = append(theirs, k)
+			continue
 		}
 		if err := w.account.IAM.Delete(ctx, w.user, k.ID); err != nil {
-			return w.iamFailed(err)
+			return nil, w.iamFailed(err)
 		}
 		if err := w.did(ctx, Deleted, k.ID, "a key that an earlier attempt had created and not stored was deleted"); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return theirs, nil
 }
 
 // switchOver verifies the new key and has every replica use it.
@@ -416,6 +437,7 @@ func (w *work) switchOver(ctx context.Context) error {
 	}
 	next := w.state
 	next.phase, next.before, next.current, next.turn = switched, w.state.current, w.state.next, turn.String()
+	next.old = w.now.AccessKeyID // which may have been configured since the rotation began
 	if err := w.save(ctx, next); err != nil {
 		return err
 	}
@@ -558,7 +580,8 @@ func (w *work) finish(ctx context.Context) error {
 func (w *work) abort(ctx context.Context) error {
 	switch w.state.phase {
 	case creating:
-		if err := w.clearLeftovers(ctx); err != nil {
+		// What is not ours stays, and is in nobody's way here.
+		if _, err := w.clearLeftovers(ctx); err != nil {
 			return err
 		}
 		return w.rest(ctx)
@@ -582,10 +605,8 @@ func (w *work) abort(ctx context.Context) error {
 
 // switchBack has every replica use the old key again, once STS knows it.
 func (w *work) switchBack(ctx context.Context) error {
-	next := w.state
-	next.phase, next.current, next.before = reverting, w.state.before, nil
-	old := next.current
-	if old == nil {
+	old := w.state.before
+	if old == nil || old.ID != w.state.old {
 		base, err := w.account.Keys.base.Retrieve(ctx)
 		if err != nil || base.AccessKeyID != w.state.old {
 			return blocked("the old key %s is not configured any more: it cannot be gone back to; let the rotation go on instead", w.state.old)
@@ -600,7 +621,8 @@ func (w *work) switchBack(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make an id: %w", err)
 	}
-	next.turn = turn.String()
+	next := w.state // not before: verifying may have renewed the claim
+	next.phase, next.current, next.before, next.turn = reverting, w.state.before, nil, turn.String()
 	return w.save(ctx, next)
 }
 

@@ -78,6 +78,14 @@ func (f *faults) around(what string, call func() error) error {
 type faultyIAM struct {
 	rotation.IAM
 	*faults
+	unused *string
+}
+
+func (i faultyIAM) Used(ctx context.Context, id string) (bool, error) {
+	if id == *i.unused {
+		return false, nil
+	}
+	return i.IAM.Used(ctx, id)
 }
 
 func (i faultyIAM) List(ctx context.Context, user string) (keys []rotation.KeyInfo, err error) {
@@ -150,6 +158,8 @@ type replica struct {
 	sts    *issuer.STS
 	faults *faults
 	stop   func()
+	// unused is a key of which IAM does not say yet that it was used.
+	unused string
 }
 
 // replica starts one with this configured key.
@@ -170,7 +180,7 @@ func (s *site) replica(configured devsts.User) *replica {
 	f := &faults{}
 	r := &replica{site: s, keys: keys, sts: sts, faults: f}
 	r.desk = rotation.New(rotation.Config{
-		Accounts: map[string]rotation.Account{"main": {Keys: keys, IAM: faultyIAM{iam, f}, Caller: sts.CallerOf}},
+		Accounts: map[string]rotation.Account{"main": {Keys: keys, IAM: faultyIAM{iam, f, &r.unused}, Caller: sts.CallerOf}},
 		Store:    faultyStore{s.store, f}, Sealer: s.sealer, Trail: trail, Writer: trail.Writer(), Log: s.log,
 		Brokers: func(context.Context) ([]string, error) {
 			s.mu.Lock()
@@ -471,6 +481,92 @@ func TestBlocked(t *testing.T) {
 	temporary := s.replica(devsts.User{Name: "x", AccessKeyID: "ASIATEMPORARY", SecretAccessKey: secret.New("x")})
 	if _, err := temporary.rotate(rotation.Request{}); !reason.Is(err, reason.KeyRotationBlocked) || !strings.Contains(err.Error(), "temporary keys") {
 		t.Errorf("temporary keys: %v", err)
+	}
+}
+
+// The account is configured for another user while a rotation is under way. IAM
+// knows that user's keys alone: nothing is taken for deleted that is not.
+func TestUserConfiguredMeanwhile(t *testing.T) {
+	s := newSite(t)
+	r := s.replica(s.user)
+	check(t, s.aws.Inject(devsts.Fault{Kind: devsts.Deny, Action: "UpdateAccessKey", Count: 1}))
+	if _, err := r.rotate(rotation.Request{}); err == nil {
+		t.Fatal("disabling was denied and nobody noticed")
+	}
+	other := s.replica(s.aws.AddAccessKey("somebody"))
+	for _, abort := range []bool{false, true} {
+		_, err := other.rotate(rotation.Request{Abort: abort, Ignored: s.names})
+		if !reason.Is(err, reason.KeyRotationBlocked) || !strings.Contains(err.Error(), "user/somebody") || !strings.Contains(err.Error(), "user/"+userName) {
+			t.Errorf("abort %v: got %v", abort, err)
+		}
+	}
+	if ids, active := s.aws.AccessKeys(userName); len(ids) != 2 || !active[0] || !active[1] {
+		t.Errorf("keys %v, active %v", ids, active)
+	}
+	if _, err := r.rotate(rotation.Request{Ignored: s.names}); err != nil {
+		t.Error(err)
+	}
+	r.wantOneKey()
+}
+
+// Verifying the old key takes so long that the claim is renewed meanwhile.
+func TestAbortTakesLong(t *testing.T) {
+	s := newSite(t)
+	r := s.replica(s.user)
+	before := r.wantOneKey()
+	check(t, s.aws.Inject(devsts.Fault{Kind: devsts.Deny, Action: "UpdateAccessKey", Count: 1}))
+	if _, err := r.rotate(rotation.Request{}); err == nil {
+		t.Fatal("disabling was denied and nobody noticed")
+	}
+	r.desk.Interval = r.desk.Claim / 3
+	if _, err := r.rotate(rotation.Request{Abort: true}); err != nil {
+		t.Fatal(err)
+	}
+	if after := r.wantOneKey(); after != before {
+		t.Errorf("%s is used, not %s", after, before)
+	}
+}
+
+// A rotation was cut off while it created a key, and somebody went on by hand:
+// another key is configured now. IAM may not know yet that it is used. It is
+// never the one that is deleted, and the rotation begins anew with it.
+func TestKeyConfiguredMeanwhile(t *testing.T) {
+	s := newSite(t)
+	r := s.replica(s.user)
+	check(t, s.aws.Inject(devsts.Fault{Kind: devsts.Deny, Action: "CreateAccessKey", Count: 1}))
+	if _, err := r.rotate(rotation.Request{}); err == nil {
+		t.Fatal("creating was denied and nobody noticed")
+	}
+	r.stop()
+	s.mu.Lock()
+	s.names = nil
+	s.mu.Unlock()
+	byHand := s.aws.AddAccessKey(userName)
+	late := s.replica(byHand)
+	late.used()
+	late.unused = byHand.AccessKeyID
+	_, err := late.rotate(rotation.Request{})
+	if !reason.Is(err, reason.KeyRotationBlocked) || !strings.Contains(err.Error(), "delete the other one, "+s.user.AccessKeyID) {
+		t.Errorf("got %v, want the old key named as the one in the way", err)
+	}
+	if _, err := late.rotate(rotation.Request{Abort: true}); err != nil {
+		t.Error(err)
+	}
+	if ids, active := s.aws.AccessKeys(userName); len(ids) != 2 || !active[0] || !active[1] {
+		t.Fatalf("the user has the keys %v, active %v: the one in use must not be deleted", ids, active)
+	}
+	// Once more, to the end: the replacement is the one that is used.
+	check(t, s.aws.Inject(devsts.Fault{Kind: devsts.Deny, Action: "ListAccessKeys", Count: 1}))
+	if _, err := late.rotate(rotation.Request{}); err == nil {
+		t.Fatal("listing was denied and nobody noticed")
+	}
+	s.aws.ForgetAccessKey(s.user.AccessKeyID)
+	steps, err := late.rotate(rotation.Request{})
+	if err != nil || !slices.Equal(steps, whole) {
+		t.Fatalf("%v, %v", steps, err)
+	}
+	if now := late.wantOneKey(); now == byHand.AccessKeyID {
+		t.Error("the key is the same")
 	}
 }
 

@@ -54,8 +54,9 @@ type state struct {
 	current, before *accessKey
 	// next is the key that takes over, or that is undone.
 	next *accessKey
-	// old is the id of the key that is being replaced.
-	old string
+	// old is the id of the key that is being replaced, user the ARN of whose it
+	// is.
+	old, user string
 	// retired are the ids of keys that were replaced and deleted, newest last.
 	retired []string
 	// turn names one switch, or one switch back: replicas tell which of them
@@ -80,7 +81,7 @@ func (s state) replaced(id string) bool {
 type stored struct {
 	Phase                 phase
 	Current, Before, Next *storedKey `json:",omitempty"`
-	Old                   string     `json:",omitempty"`
+	Old, User             string     `json:",omitempty"`
 	Retired               []string   `json:",omitempty"`
 	Turn                  string     `json:",omitempty"`
 	Began                 time.Time
@@ -143,7 +144,7 @@ func load(ctx context.Context, keys storage.Keys, sealer Sealer, account string)
 		}
 		return state{
 			id: row.ID, phase: v.Phase, current: v.Current.open(), before: v.Before.open(), next: v.Next.open(),
-			old: v.Old, retired: v.Retired, turn: v.Turn, began: v.Began, run: v.Run, holder: v.Holder, until: v.Until,
+			old: v.Old, user: v.User, retired: v.Retired, turn: v.Turn, began: v.Began, run: v.Run, holder: v.Holder, until: v.Until,
 		}, nil
 	}
 	return state{}, nil
@@ -153,7 +154,7 @@ func load(ctx context.Context, keys storage.Keys, sealer Sealer, account string)
 // its new one. errRaced: that one is not the latest any more.
 func save(ctx context.Context, keys storage.Keys, sealer Sealer, account string, s state) (state, error) {
 	text, err := json.Marshal(stored{
-		Phase: s.phase, Current: seal(s.current), Before: seal(s.before), Next: seal(s.next), Old: s.old, Retired: s.retired,
+		Phase: s.phase, Current: seal(s.current), Before: seal(s.before), Next: seal(s.next), Old: s.old, User: s.user, Retired: s.retired,
 		Turn: s.turn, Began: s.began, Run: s.run, Holder: s.holder, Until: s.until,
 	})
 	if err != nil {
