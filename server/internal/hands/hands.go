@@ -6,7 +6,9 @@ import (
 	"time"
 )
 
-// restEvery is how long goroutines without a job are kept at least.
+// restEvery is how often goroutines without a job are sent away. Those that a
+// crowd of jobs took must not stay for as long as a few jobs come; and to make a
+// few anew every second costs nothing.
 const restEvery = time.Second
 
 // Pool does jobs of one kind. A job never waits for another: one that blocks
@@ -15,8 +17,6 @@ const restEvery = time.Second
 type Pool[J any] struct {
 	do   func(J)
 	jobs chan J
-	// busy: there were jobs of late.
-	busy atomic.Bool
 	// leave sends goroutines without a job away when it closes; nil: none is
 	// kept.
 	leave atomic.Pointer[chan struct{}]
@@ -42,7 +42,6 @@ func (p *Pool[J]) work(job J) {
 		if leave == nil {
 			return
 		}
-		p.busy.Store(true)
 		select {
 		case job = <-p.jobs:
 		case <-*leave:
@@ -51,7 +50,7 @@ func (p *Pool[J]) work(job J) {
 	}
 }
 
-// Keep has goroutines kept while jobs come, until ctx ends. Jobs are done
+// Keep has goroutines kept for a moment, until ctx ends. Jobs are done
 // before and after that as well. It is called once.
 func (p *Pool[J]) Keep(ctx context.Context) {
 	rest := time.NewTicker(restEvery)
@@ -60,9 +59,7 @@ func (p *Pool[J]) Keep(ctx context.Context) {
 	for {
 		select {
 		case <-rest.C:
-			if !p.busy.Swap(false) {
-				p.swap(true)
-			}
+			p.swap(true)
 		case <-ctx.Done():
 			p.swap(false)
 			return

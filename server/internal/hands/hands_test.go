@@ -80,6 +80,35 @@ func TestGoroutinesAreKeptForAWhile(t *testing.T) {
 	})
 }
 
+// A crowd's goroutines do not stay because jobs go on coming.
+func TestCrowdLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		crowd := make(chan struct{})
+		p := hands.New(func(wait <-chan struct{}) {
+			if wait != nil {
+				<-wait
+			}
+		})
+		go p.Keep(ctx)
+		synctest.Wait()
+		before := runtime.NumGoroutine()
+		for range 1000 {
+			p.Do(crowd)
+		}
+		close(crowd)
+		for range 50 {
+			<-time.After(100 * time.Millisecond)
+			p.Do(nil)
+		}
+		synctest.Wait()
+		if n := runtime.NumGoroutine() - before; n > 10 {
+			t.Errorf("%d goroutines are kept for one job at a time", n)
+		}
+	})
+}
+
 // goroutine names the one it is called on.
 func goroutine() string {
 	b := make([]byte, 64)
