@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/zalando/go-keyring"
@@ -64,8 +65,9 @@ func named(err error) error {
 // FromKeyring takes a user's password from a keyring. A keyring that has none is
 // an error now; one that cannot be asked as yet, such as a locked one, is not.
 func FromKeyring(ctx context.Context, from Keyring, login string) (Source, error) {
+	asker := &asker{from: from, login: login}
 	source := func(ctx context.Context) (string, error) {
-		password, err := get(ctx, from, login)
+		password, err := asker.get(ctx)
 		switch {
 		case errors.Is(err, ErrNoEntry):
 			return "", missingEntry(login)
@@ -74,7 +76,7 @@ func FromKeyring(ctx context.Context, from Keyring, login string) (Source, error
 		}
 		return password, nil
 	}
-	if _, err := get(ctx, from, login); errors.Is(err, ErrNoEntry) {
+	if _, err := asker.get(ctx); errors.Is(err, ErrNoEntry) {
 		return source, missingEntry(login)
 	}
 	return source, nil
@@ -87,29 +89,55 @@ func missingEntry(login string) error {
 // Has says whether the keyring has a user's password. A keyring that cannot be
 // asked has none.
 func Has(ctx context.Context, from Keyring, login string) bool {
-	_, err := get(ctx, from, login)
+	_, err := (&asker{from: from, login: login}).get(ctx)
 	return err == nil
 }
 
-// get asks a keyring, which knows no context: one that does not answer is left to
-// itself. At most one question is open for each login, since a source logs in
-// one at a time, or two while its certificate changes.
-func get(ctx context.Context, from Keyring, login string) (string, error) {
+// asker asks a keyring for one user's password. A keyring knows no context: one
+// that does not answer is left to itself, and while it does not, it is not asked
+// again, however often a password is wanted. It is safe for concurrent use.
+type asker struct {
+	from  Keyring
+	login string
+
+	mu   sync.Mutex
+	open *question // nil: none
+}
+
+// question is one that has no answer before done is closed.
+type question struct {
+	done     chan struct{}
+	password string
+	err      error
+}
+
+func (a *asker) get(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("it did not answer: it may be locked"))
 	defer cancel()
-	type answer struct {
-		password string
-		err      error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		password, err := from.Get(login)
-		answers <- answer{password, err}
-	}()
+	q := a.ask()
 	select {
-	case a := <-answers:
-		return a.password, a.err
+	case <-q.done:
+		return q.password, q.err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+}
+
+// ask gives the question that is open, or asks anew.
+func (a *asker) ask() *question {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.open != nil {
+		return a.open
+	}
+	q := &question{done: make(chan struct{})}
+	a.open = q
+	go func() {
+		q.password, q.err = a.from.Get(a.login)
+		a.mu.Lock()
+		a.open = nil
+		a.mu.Unlock()
+		close(q.done)
+	}()
+	return q
 }

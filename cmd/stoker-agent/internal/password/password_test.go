@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -143,15 +144,22 @@ func TestNoKeyring(t *testing.T) {
 }
 
 // stuck is a keyring that is locked and asks a person who is not there.
-type stuck struct{ until chan struct{} }
+type stuck struct {
+	until chan struct{}
+	asked *atomic.Int64
+}
 
-func (s stuck) Get(string) (string, error) { <-s.until; return "", errors.New("too late") }
-func (stuck) Set(string, string) error     { return nil }
-func (stuck) Delete(string) error          { return nil }
+func (s stuck) Get(string) (string, error) {
+	s.asked.Add(1)
+	<-s.until
+	return "", errors.New("too late")
+}
+func (stuck) Set(string, string) error { return nil }
+func (stuck) Delete(string) error      { return nil }
 
 func TestStuckKeyring(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := stuck{make(chan struct{})}
+		k := stuck{make(chan struct{}), new(atomic.Int64)}
 		defer close(k.until)
 		source, err := FromKeyring(t.Context(), k, "nightly@acme")
 		if err != nil {
@@ -159,6 +167,9 @@ func TestStuckKeyring(t *testing.T) {
 		}
 		if _, err := source(t.Context()); err == nil || !strings.Contains(err.Error(), "locked") {
 			t.Errorf("a locked one: %v", err)
+		}
+		if n := k.asked.Load(); n != 1 {
+			t.Errorf("%d questions are open at once: each later one is for nothing, and stays", n)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
