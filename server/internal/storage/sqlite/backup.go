@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -55,16 +56,26 @@ func Backup(ctx context.Context, from, to string) (err error) {
 }
 
 // sync makes the file and its name durable: a backup that a power cut takes
-// away is none.
+// away is none. Windows syncs only what was opened for writing, and no
+// directories, which it does not need.
 func sync(path string) error {
-	for _, name := range []string{path, filepath.Dir(path)} {
-		f, err := os.Open(name)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	files := []*os.File{f}
+	if runtime.GOOS != "windows" {
+		dir, err := os.Open(filepath.Dir(path))
 		if err != nil {
-			return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+			return errors.Join(fmt.Errorf("%w: %w", storage.ErrUnavailable, err), f.Close())
 		}
+		files = append(files, dir)
+	}
+	var problems []error
+	for _, f := range files {
 		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return fmt.Errorf("%w: sync %s: %w", storage.ErrUnavailable, name, err)
+			problems = append(problems, fmt.Errorf("%w: sync %s: %w", storage.ErrUnavailable, f.Name(), err))
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
