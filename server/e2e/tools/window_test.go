@@ -154,8 +154,14 @@ func (y *yard) windowOf(t *testing.T, k tool) string {
 	if asked := try("-inside", k.window-time.Minute, three); len(asked) < 2 {
 		t.Errorf("with %v left it asked %d times", k.window-time.Minute, len(asked))
 	}
-	if asked := try("-outside", k.window+time.Minute, three); len(asked) != 1 {
-		t.Errorf("with %v left it asked %d times", k.window+time.Minute, len(asked))
+	// A machine that is too busy makes a tool repeat a question that was answered
+	// too late.
+	asked := 0
+	for n := 0; n < 3 && asked != 1; n++ {
+		asked = len(try(fmt.Sprintf("-outside-%d", n), k.window+time.Minute, three))
+	}
+	if asked != 1 {
+		t.Errorf("with %v left it asked %d times", k.window+time.Minute, asked)
 	}
 	return fmt.Sprintf("with each request, once less than %.0f minutes are left", k.window.Minutes())
 }
