@@ -96,7 +96,7 @@ $(ELSEWHERE:%=vet-on-%): vet-on-%:
 .PHONY: test-windows
 test-windows: ## Run tests of what only Windows has under Wine
 	CGO_ENABLED=0 GOOS=windows GOARCH=amd64 go test -exec $(CURDIR)/scripts/wine -skip Crowd \
-		-run '^Test(Pipe|Endpoint|IMDS|Supervise|Define)' ./client/delivery ./cmd/stoker-agent/internal/service
+		-run '^Test(Pipe|Endpoint|IMDS|Supervise|Define|Owner)' ./client/delivery ./cmd/stoker-agent/internal/{planted,service}
 
 .PHONY: dist
 dist: $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## Build what is released into dist/, for PLATFORMS (default: all six)

@@ -14,6 +14,7 @@ import (
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/config"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/password"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/planted"
 	"github.com/stokerd/stoker/internal/version"
 )
 
@@ -72,9 +73,13 @@ func (c connection) file() (*config.File, error) {
 		return nil, nil
 	}
 	for _, place := range configPlaces() {
-		if _, err := os.Stat(place); err == nil {
-			return config.Read(place)
+		if _, err := os.Stat(place); err != nil {
+			continue
 		}
+		if err := planted.Check(place); err != nil {
+			return nil, err
+		}
+		return config.Read(place)
 	}
 	return nil, nil
 }

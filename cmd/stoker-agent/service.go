@@ -9,6 +9,7 @@ import (
 
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/agent"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/config"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/planted"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/service"
 )
 
@@ -17,6 +18,9 @@ import (
 func installService(ctx context.Context, manager service.Manager, executable, configFile string, to *surroundings) error {
 	if configFile == "" {
 		configFile = filepath.Join(machineConfig(), "stoker-agent.yaml")
+		if err := planted.Check(configFile); err != nil {
+			return err
+		}
 	}
 	configFile, err := filepath.Abs(configFile)
 	if err != nil {
