@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	stdreflect "reflect"
 	"slices"
@@ -14,13 +15,14 @@ import (
 
 // Reload takes over the operators and services of a configuration that was read
 // again. Whoever loses a right by that is told, and loses its streams, before
-// Reload returns. All else in the configuration needs a restart; what differs is
-// logged and left as it is.
+// Reload returns; also where that could not be recorded, which is an error. All
+// else in the configuration needs a restart; what differs is logged and left as
+// it is.
 func (s *Server) Reload(ctx context.Context, c Config) error {
 	c.setDefaults()
 	operators, services := c.parties()
 	if err := s.who.SetParties(operators, services); err != nil {
-		return err
+		return fmt.Errorf("the broker goes on with what it has: %w", err)
 	}
 	// In the order in which the directory's changes are told.
 	s.leases.Recheck()
@@ -29,10 +31,12 @@ func (s *Server) Reload(ctx context.Context, c Config) error {
 		s.log.WarnContext(ctx, "the configuration differs in what only a restart takes over", "settings", others)
 	}
 	s.log.InfoContext(ctx, "operators and services were read again")
-	_, err := s.trail.Append(ctx, storage.AuditRecord{
+	if _, err := s.trail.Append(ctx, storage.AuditRecord{
 		Event: string(audit.RulesChanged), Actor: "broker", Detail: c.describeParties(),
-	}, audit.NoFence)
-	return err
+	}, audit.NoFence); err != nil {
+		return fmt.Errorf("operators and services were taken over, but that is not in the audit trail: %w", err)
+	}
+	return nil
 }
 
 // parties are the callers that the configuration knows.

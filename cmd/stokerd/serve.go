@@ -35,7 +35,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 			select {
 			case <-asked:
 				if err := c.reload(ctx, broker); err != nil {
-					log.ErrorContext(ctx, "the configuration was not read again; the broker goes on with what it has", "error", err)
+					log.ErrorContext(ctx, "reading the configuration again failed", "error", err)
 				}
 			case <-done:
 				return
@@ -49,7 +49,7 @@ func (c *serveCommand) Run(ctx context.Context) error {
 func (c *serveCommand) reload(ctx context.Context, broker *server.Server) error {
 	config, err := server.Load(c.Config)
 	if err != nil {
-		return err
+		return fmt.Errorf("the broker goes on with what it has: %w", err)
 	}
 	return broker.Reload(ctx, config)
 }
