@@ -22,7 +22,7 @@
 //
 // Nothing takes the last good credential away but its own end and the broker's
 // revocation: of the credential or its grant, or of the user, the agent, its
-// certificate or the tenant. Whether waiting helps is decided by the broker's reason alone
+// certificate, the tenant, or the rule that a service acts by. Whether waiting helps is decided by the broker's reason alone
 // (see [Transient]). After a transient error the source tries again with full
 // jitter and a growing delay, the broker's own advice included. After a
 // permanent one, such as a rejected password, it tries again every few minutes

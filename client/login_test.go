@@ -167,7 +167,8 @@ func TestRefusedAfterwards(t *testing.T) {
 func TestRefusedMeanwhile(t *testing.T) {
 	for reason, state := range map[client.Reason]error{
 		client.ReasonUserDisabled: client.ErrRevoked, client.ReasonTenantDisabled: client.ErrRevoked, client.ReasonAgentDisabled: client.ErrRevoked,
-		client.ReasonCertificateRevoked: client.ErrRevoked, client.ReasonLoginRejected: nil, client.ReasonSTSUnavailable: nil, client.ReasonInternal: nil,
+		client.ReasonCertificateRevoked: client.ErrRevoked, client.ReasonServiceUnknown: client.ErrRevoked, client.ReasonDelegationDenied: client.ErrRevoked,
+		client.ReasonLoginRejected: nil, client.ReasonSTSUnavailable: nil, client.ReasonInternal: nil,
 	} {
 		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -169,7 +169,8 @@ func (r Reason) loginHelps() bool {
 func (r Reason) cutsOff() bool {
 	switch r {
 	case ReasonTenantUnknown, ReasonTenantDisabled, ReasonAgentUnknown, ReasonAgentDisabled, ReasonUserDisabled,
-		ReasonCertificateRevoked, ReasonGrantUnknown, ReasonGrantDisabled, ReasonGrantDeleted:
+		ReasonCertificateRevoked, ReasonGrantUnknown, ReasonGrantDisabled, ReasonGrantDeleted,
+		ReasonServiceUnknown, ReasonDelegationDenied:
 		return true
 	}
 	return false
