@@ -157,6 +157,8 @@ type work struct {
 	state   state
 	user    string
 	arn     string
+	// foreign: the rotation under way is of another user's key.
+	foreign bool
 	// now is the key in use at the beginning.
 	now aws.Credentials
 }
@@ -190,9 +192,9 @@ func (w *work) begin(ctx context.Context) (err error) {
 	if err != nil || name == "" || kind != "user" && !strings.HasPrefix(kind, "user/") {
 		return blocked("the key %s is that of %s, which is no IAM user: only an IAM user's key can be rotated", w.now.AccessKeyID, w.arn)
 	}
-	if w.state.phase != idle && w.state.user != w.arn {
-		// IAM would say of that user's keys that there are none.
-		return blocked("a rotation of a key of %s is under way, and the key %s that is configured now is that of %s: configure one of that user's again, and end or abort the rotation",
+	// IAM would say of that user's keys that there are none.
+	if w.foreign = w.state.phase != idle && w.state.user != w.arn; w.foreign && !w.request.Abort {
+		return blocked("a rotation of a key of %s is under way, and the key %s that is configured now is that of %s: configure one of that user's again, or abort the rotation, which then leaves that user's keys as they are",
 			w.state.user, w.now.AccessKeyID, w.arn)
 	}
 	w.user = name
@@ -567,93 +569,13 @@ func (w *work) finish(ctx context.Context) error {
 	}
 	old := w.state.old
 	next := w.state
-	next.phase, next.before, next.next, next.old, next.turn = idle, nil, nil, "", ""
+	next.phase, next.before, next.next, next.old, next.user, next.turn = idle, nil, nil, "", "", ""
 	next.retired = append(slices.Clone(w.state.retired), old)
 	next.retired = next.retired[max(0, len(next.retired)-maxRetired):]
 	if err := w.save(ctx, next); err != nil {
 		return err
 	}
 	return w.did(ctx, Deleted, old, "the old key was deleted")
-}
-
-// abort goes back to the old key, and deletes the new one.
-func (w *work) abort(ctx context.Context) error {
-	switch w.state.phase {
-	case creating:
-		// What is not ours stays, and is in nobody's way here.
-		if _, err := w.clearLeftovers(ctx); err != nil {
-			return err
-		}
-		return w.rest(ctx)
-	case switched, disabled:
-		// It may have been disabled without that having been stored.
-		if err := w.account.IAM.SetActive(ctx, w.user, w.state.old, true); err != nil {
-			return w.iamFailed(err)
-		}
-		if err := w.switchBack(ctx); err != nil {
-			return err
-		}
-	case created:
-		next := w.state
-		next.phase = reverting
-		if err := w.save(ctx, next); err != nil {
-			return err
-		}
-	}
-	return w.revert(ctx)
-}
-
-// switchBack has every replica use the old key again, once STS knows it.
-func (w *work) switchBack(ctx context.Context) error {
-	old := w.state.before
-	if old == nil || old.ID != w.state.old {
-		base, err := w.account.Keys.base.Retrieve(ctx)
-		if err != nil || base.AccessKeyID != w.state.old {
-			return blocked("the old key %s is not configured any more: it cannot be gone back to; let the rotation go on instead", w.state.old)
-		}
-		if err := w.verify(ctx, base); err != nil {
-			return err
-		}
-	} else if err := w.verify(ctx, old.credentials()); err != nil {
-		return err
-	}
-	turn, err := uuid.NewV7()
-	if err != nil {
-		return fmt.Errorf("make an id: %w", err)
-	}
-	next := w.state // not before: verifying may have renewed the claim
-	next.phase, next.current, next.before, next.turn = reverting, w.state.before, nil, turn.String()
-	return w.save(ctx, next)
-}
-
-// revert deletes the new key, which nobody uses any more.
-func (w *work) revert(ctx context.Context) error {
-	if w.state.turn != "" {
-		if err := w.adopted(ctx); err != nil {
-			return err
-		}
-	}
-	if w.state.next != nil {
-		if err := w.account.IAM.Delete(ctx, w.user, w.state.next.ID); err != nil {
-			return w.iamFailed(err)
-		}
-	}
-	return w.rest(ctx)
-}
-
-// rest ends a rotation that was undone.
-func (w *work) rest(ctx context.Context) error {
-	next := w.state
-	undone := ""
-	if next.next != nil {
-		undone = next.next.ID
-		next.retired = append(slices.Clone(w.state.retired), undone)
-	}
-	next.phase, next.next, next.before, next.old, next.turn = idle, nil, nil, "", ""
-	if err := w.save(ctx, next); err != nil {
-		return err
-	}
-	return w.did(ctx, Reverted, undone, "the rotation was undone; the key of before is in use")
 }
 
 func pause(ctx context.Context, d time.Duration) error {
