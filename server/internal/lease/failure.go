@@ -119,7 +119,7 @@ func (m *Manager) answered(a *account) {
 // tellQueue tells those who wait in the queue of an account that is down.
 func (m *Manager) tellQueue(a *account, why *reason.Error) {
 	m.queues.Lock()
-	waiting := leasesOf(&a.ready)
+	waiting := append(leasesOf(&a.ready), leasesOf(&a.dry)...)
 	m.queues.Unlock()
 	for _, l := range waiting {
 		l.mu.Lock()

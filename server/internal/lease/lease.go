@@ -94,8 +94,10 @@ type lease struct {
 
 	// The queues' lock guards these.
 	place [queueKinds]int32
-	// queued is the account whose ready or waiting queue has the lease.
+	// queued is the account whose ready, dry or waiting queue has the lease.
 	queued *account
+	// danger is when a ready lease goes ahead of those that have run dry.
+	danger instant
 }
 
 // holding is a credential with what the lease needs to know of it.
@@ -126,6 +128,10 @@ func (h *holding) schedule(now instant, life, left time.Duration) {
 	h.end = now.add(left)
 	h.renewAt = h.end.add(-time.Duration((1 - renewalPoint(h.ID)) * float64(life)))
 }
+
+// danger is when less than a third of its life is left, which no credential
+// comes to while STS is in reach.
+func (h *holding) danger() instant { return h.end.add(-h.life / 3) }
 
 // renewalPoint gives the part of its lifetime after which a credential is
 // renewed, uniformly spread. It is drawn once because it follows from the id,
@@ -191,18 +197,20 @@ func (l *lease) due() instant {
 
 // urgency is the lease's place in the order of its account: when its holders
 // run dry. One who waits for a credential is dry since the lease became due.
-func (l *lease) urgency() instant {
-	urgent := l.cur == nil || l.stale || l.rejected
+func (l *lease) urgency(now instant) standing {
+	waited := false
 	for _, s := range l.subs {
-		urgent = urgent || s.eligible() && l.unserved(s)
+		waited = waited || s.eligible() && l.unserved(s)
 	}
 	switch {
 	case l.cur == nil:
-		return l.dueSince
-	case urgent:
-		return min(l.dueSince, l.cur.end)
+		return standing{dry: true, key: l.dueSince}
+	case waited || l.cur.end <= now:
+		return standing{dry: true, key: min(l.dueSince, l.cur.end)}
+	case l.stale || l.rejected:
+		return standing{ready: true, key: min(l.dueSince, l.cur.end), danger: l.cur.danger()}
 	}
-	return l.cur.end
+	return standing{ready: true, key: l.cur.end, danger: l.cur.danger()}
 }
 
 // notice is when the holders are to be told that cur has expired.

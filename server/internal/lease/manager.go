@@ -179,9 +179,13 @@ type account struct {
 	most              int
 	longestName       int
 
-	ready, waiting queue
-	pace           *pace // nil: none is needed
-	gate           gate
+	// ready has the due leases, dry those of them whose holder has nothing.
+	ready, dry, waiting queue
+	// passed counts the calls since one was made out of dry while it was not
+	// empty.
+	passed int
+	pace   *pace // nil: none is needed
+	gate   gate
 	// flying counts the calls to STS, landed those that have been answered and
 	// wait for the audit trail.
 	flying, landed int
@@ -234,7 +238,7 @@ func (a *account) full() bool { return a.flying >= a.most || a.landed >= mostLan
 func newAccount(name string, a Account) *account {
 	made := &account{
 		name: name, issuer: a.Issuer, shortest: a.MinLifetime, longest: a.MaxLifetime, most: a.MaxCalls, longestName: a.MaxName,
-		ready: queue{kind: inReady}, waiting: queue{kind: inWaiting},
+		ready: queue{kind: inReady}, dry: queue{kind: inDry}, waiting: queue{kind: inWaiting},
 	}
 	if made.most == 0 {
 		made.most = defaultMaxCalls

@@ -78,20 +78,31 @@ func TestQueuedLeaseMovesToAnotherAccount(t *testing.T) {
 // Every lease is told when the queue is too slow for it.
 func TestQueueTooSlow(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
-		a := w.subscribe(1)
+		all := make([]*agent, 60)
+		for i := range all {
+			all[i] = w.subscribe(i)
+		}
 		after(time.Second)
+		// One call after the other: an hour and a half for all.
 		w.sts.set(func(s *fakeSTS) { s.latency = 90 * time.Second })
-		for i := range 60 {
-			w.subscribe(100 + i)
+		after(hour + time.Minute)
+		told := map[reason.Reason]int{}
+		for _, a := range all {
+			if len(a.credentials()) > 1 {
+				continue
+			}
+			got := a.problems()
+			if len(got) == 0 {
+				t.Fatalf("nothing was told of the expiry:%s", a.story())
+			}
+			told[reason.Of(got[0].Problem.Err)]++
+			if !got[0].Problem.GoodUntil.Equal(a.credentials()[0].Credential.Expires) {
+				t.Errorf("told %+v", got[0].Problem)
+			}
 		}
-		after(hour)
-		got := a.problems()
-		if len(got) == 0 {
-			t.Fatalf("nothing was told of the expiry:%s", a.story())
-		}
-		wantReason(t, got[0].Problem.Err, reason.STSThrottled)
-		if !got[0].Problem.GoodUntil.Equal(a.credentials()[0].Credential.Expires) {
-			t.Errorf("told %+v", got[0].Problem)
+		// For one the call is in flight.
+		if told[reason.STSThrottled] < 20 || told[reason.STSUnavailable] > 1 || len(told) > 2 {
+			t.Errorf("those in the queue were told %v", told)
 		}
 	}, withMaxCalls(1), quietly, abruptly)
 }
@@ -120,4 +131,57 @@ func TestHangingCallIsCutOff(t *testing.T) {
 		after(3 * time.Second)
 		a.want(1, 1, 0)
 	}, quietly)
+}
+
+// Whoever is about to run dry is renewed before those who have run dry
+// already, and those before whoever has time. The dry are not forgotten
+// meanwhile.
+func TestWhoCanBeSavedComesFirst(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		// One expiry every two seconds, over an hour less what is too early.
+		const agents = 900
+		all := make([]*agent, agents)
+		for i := range all {
+			all[i] = w.subscribe(i)
+			pass(2 * time.Second)
+		}
+		w.sts.failing(errDown)
+		after(45 * time.Minute) // The first half has run dry.
+		ends, began := map[string]time.Time{}, time.Now()
+		for i, a := range all {
+			ends[holder(i).AgentID] = a.credential().Expires
+		}
+		fresh := w.subscribe(agents)
+		made := w.sts.count()
+		w.sts.failing(nil)
+		after(30 * time.Minute)
+
+		// All the others are in danger at first, and one call in ten is for
+		// the dry.
+		dry, saved, lost := 0, 0, 0
+		for _, c := range w.sts.made()[made:][:400] {
+			if end := ends[c.request.Tags[2].Value]; end.Before(began) {
+				dry++
+			}
+		}
+		if dry < 400/dryShare-2 || dry > 400/dryShare+10 {
+			t.Errorf("of 400 calls %d were for those who have run dry", dry)
+		}
+		for i, a := range all {
+			end := ends[holder(i).AgentID]
+			switch {
+			case end.Before(began.Add(2 * lastProbe)): // Too late for the first probe.
+			case len(a.credentials()) > 1 && a.credentials()[1].at.Before(end):
+				saved++
+			default:
+				lost++
+			}
+		}
+		if lost > 0 || saved < agents/4 {
+			t.Errorf("%d were saved, and %d lost for whom there was time", saved, lost)
+		}
+		if len(fresh.credentials()) == 0 {
+			t.Error("a new agent waits for ever")
+		}
+	}, withRate(0.7), quietly)
 }

@@ -8,10 +8,12 @@ import (
 )
 
 const (
-	// After a cut the rate climbs to near where STS throttled within regain,
-	// and from there doubles in each doubling: most of a quota that has become
-	// small is used, and a throttling that has passed is soon forgotten.
-	regain   = 5 * time.Second
+	// A cut leaves cutTo of the rate. From there it climbs to near where STS
+	// throttled within regain, and then doubles in each doubling: most of a
+	// quota that has become small is used, and a throttling that has passed is
+	// soon forgotten. CUBIC (RFC 9438) does the same, and cuts as far.
+	cutTo    = 0.7
+	regain   = 3 * time.Second
 	nearly   = 0.9
 	doubling = 30 * time.Second
 	// deepest is how far throttling slows an account down: to one call in this
@@ -23,7 +25,7 @@ const (
 )
 
 // pace is an account's budget of STS calls. The configured rate is a ceiling;
-// each time STS throttles the rate is halved, and grows back.
+// each time STS throttles the rate is cut, and grows back.
 type pace struct {
 	bucket *rate.Limiter
 	full   rate.Limit
@@ -32,10 +34,13 @@ type pace struct {
 	cut      time.Time
 }
 
-// newPace allows short bursts of a tenth of a second's calls.
 func newPace(perSecond float64) *pace {
-	return &pace{full: rate.Limit(perSecond), bucket: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond/10)))}
+	full := rate.Limit(perSecond)
+	return &pace{full: full, bucket: rate.NewLimiter(full, burst(full))}
 }
+
+// burst is how many calls may be made at once: a tenth of a second's.
+func burst(r rate.Limit) int { return max(1, int(r/10)) }
 
 // rateAt is the rate in force.
 func (p *pace) rateAt(now time.Time) rate.Limit {
@@ -57,6 +62,7 @@ func (p *pace) wait(now time.Time) time.Duration {
 	r := p.rateAt(now)
 	if r != p.bucket.Limit() {
 		p.bucket.SetLimitAt(now, r)
+		p.bucket.SetBurstAt(now, burst(r))
 	}
 	if r == p.full {
 		p.cut = time.Time{}
@@ -71,14 +77,17 @@ func (p *pace) wait(now time.Time) time.Duration {
 // take spends the one token that a call costs.
 func (p *pace) take(now time.Time) bool { return p == nil || p.bucket.AllowN(now, 1) }
 
-// throttled halves the rate. A burst of refusals to calls that were all made
-// at the old rate halves it once.
+// throttled cuts the rate. A burst of refusals to calls that were all made at
+// the old rate cuts it once, and what was saved up for a burst is gone: calls
+// at the old pace would be taken for calls at the new one.
 func (p *pace) throttled(started, now time.Time) {
 	if !p.cut.IsZero() && started.Before(p.cut) {
 		return
 	}
 	p.top = p.rateAt(now)
-	p.low = max(p.top/2, p.full/deepest)
+	p.low = max(cutTo*p.top, p.full/deepest)
 	p.cut = now
 	p.bucket.SetLimitAt(now, p.low)
+	p.bucket.SetBurstAt(now, burst(p.low))
+	p.bucket.AllowN(now, int(p.bucket.TokensAt(now)))
 }

@@ -145,13 +145,13 @@ func TestPace(t *testing.T) {
 		if n := spend(10 * time.Second); n < 395 || n > 401 {
 			t.Errorf("%d calls in ten seconds at 40 a second", n)
 		}
-		// A burst of refusals to calls of before halves the rate once.
+		// A burst of refusals to calls of before cuts the rate once.
 		began := now()
 		pass(time.Second)
 		for range 20 {
 			p.throttled(began, now())
 		}
-		if r := p.rateAt(now()); r != 20 {
+		if r := p.rateAt(now()); r != 40*cutTo {
 			t.Errorf("the rate is %v", r)
 		}
 		// Throttled on and on it falls, but not to nothing.
@@ -174,6 +174,37 @@ func TestPace(t *testing.T) {
 		}
 		if n := spend(10 * time.Second); n > 401 {
 			t.Errorf("%d calls in ten seconds at 40 a second", n)
+		}
+	})
+}
+
+// What was saved up for a burst is not called at the old pace after a cut: STS
+// would throttle that too, and the rate fall far below what STS gives.
+func TestThrottlingTakesTheBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPace(2600)
+		const quota = 260
+		sts := newPace(quota)
+		sts.bucket.AllowN(time.Now(), burst(quota)) // used up by others
+		lowest := p.full
+		began, calls, given := time.Now(), 0, 0
+		pass(time.Second)
+		for time.Since(began) < 20*time.Second {
+			pass(p.wait(time.Now()))
+			p.take(time.Now())
+			calls++
+			if sts.bucket.AllowN(time.Now(), 1) {
+				given++
+			} else {
+				p.throttled(time.Now(), time.Now())
+				lowest = min(lowest, p.low)
+			}
+		}
+		if lowest < quota/2 {
+			t.Errorf("the rate fell to %v of %v", lowest, quota)
+		}
+		if given < quota*20*8/10 || calls-given > given/20 {
+			t.Errorf("%d of %d calls were given in 20 s, at %v a second", given, calls, quota)
 		}
 	})
 }

@@ -123,17 +123,40 @@ func (m *Manager) next(a *account) (*lease, time.Duration) {
 	m.queues.Lock()
 	defer m.queues.Unlock()
 	switch {
-	case a.ready.len() == 0, a.full(), a.gathering > 0:
+	case a.ready.len()+a.dry.len() == 0, a.full(), a.gathering > 0:
 		// Whoever changes that kicks.
 		return nil, tick
 	}
 	if wait := max(a.gate.wait(m.clock.now()), a.pace.wait(m.clock.steady())); wait > 0 {
 		return nil, wait
 	}
-	l := a.ready.head().lease
-	a.ready.drop(l)
+	l := a.pop(m.clock.now())
 	l.queued = nil
 	return l, 0
+}
+
+// dryShare is the part of the calls, one in so many, that leases which have
+// run dry get while others are about to.
+const dryShare = 10
+
+// pop takes the most urgent lease out of the queues, one of which has some.
+// Whoever is in danger of running dry goes first, the earliest expiry before
+// the others: that can still be prevented, so that after an outage nobody is
+// lost who can be saved. Then come those who have run dry, then renewals in
+// good time. Where the budget is too small for good the dry get their share.
+func (a *account) pop(now instant) *lease {
+	if a.dry.len() == 0 {
+		a.passed = 0
+	}
+	from := &a.ready
+	if a.dry.len() > 0 && (a.ready.len() == 0 || a.ready.head().lease.danger > now || a.passed >= dryShare-1) {
+		from, a.passed = &a.dry, 0
+	} else {
+		a.passed++
+	}
+	l := from.head().lease
+	from.drop(l)
+	return l
 }
 
 // depart spends the token and the probe that a call costs.

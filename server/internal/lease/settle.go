@@ -45,7 +45,9 @@ func (m *Manager) settleSupplied(l *lease, now instant) {
 	if l.phase != ready {
 		l.phase, l.dueSince = ready, now
 	}
-	m.stand(l, standing{ready: true, key: l.urgency(), wake: wake})
+	s := l.urgency(now)
+	s.wake = wake
+	m.stand(l, s)
 	if down := m.barred(l.account, now); down != nil {
 		for _, s := range l.subs {
 			m.tell(l, s, down)
@@ -62,9 +64,10 @@ func (l *lease) urgencyNow(now instant) instant {
 
 // standing is where a lease is to stand.
 type standing struct {
-	ready, waiting bool
-	key            instant // among those who are ready or waiting
-	wake           instant
+	ready, dry, waiting bool // at most one of them
+	key                 instant
+	danger              instant // of a ready one
+	wake                instant
 }
 
 // stand moves the lease within the queues.
@@ -74,6 +77,9 @@ func (m *Manager) stand(l *lease, s standing) {
 	if l.queued != nil {
 		if l.queued != l.account || !s.ready {
 			l.queued.ready.drop(l)
+		}
+		if l.queued != l.account || !s.dry {
+			l.queued.dry.drop(l)
 		}
 		if l.queued != l.account || !s.waiting {
 			l.queued.waiting.drop(l)
@@ -91,7 +97,12 @@ func (m *Manager) stand(l *lease, s standing) {
 	switch {
 	case s.ready:
 		l.queued = l.account
+		l.danger = s.danger
 		l.account.ready.put(l, s.key)
+		m.kick()
+	case s.dry:
+		l.queued = l.account
+		l.account.dry.put(l, s.key)
 		m.kick()
 	case s.waiting:
 		l.queued = l.account

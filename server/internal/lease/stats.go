@@ -117,7 +117,7 @@ func (m *Manager) Stats() Stats {
 	defer m.queues.Unlock()
 	for _, a := range m.order[1:] {
 		s.Accounts = append(s.Accounts, AccountStats{
-			Name: a.name, Due: a.ready.len(), Waiting: a.waiting.len(), InFlight: a.flying, Lag: lags[a],
+			Name: a.name, Due: a.ready.len() + a.dry.len(), Waiting: a.waiting.len(), InFlight: a.flying, Lag: lags[a],
 			Rate: float64(a.pace.rateAt(m.clock.steady())), Limit: float64(a.pace.full), Down: a.gate.closed,
 		})
 	}
