@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/authn"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -45,8 +46,11 @@ func members(trustDomain string, who *authn.Authenticator, entry *admission.Turn
 // admit lets an agent's call be looked at, or tells the agent when to come back:
 // if the broker has as many connections as it may, or as many streams at its
 // gate. leave must be called once that is done.
+//
+// A certificate is renewed on a connection of its own, beside the stream's: a
+// broker that is full for long must not let those lapse that it has.
 func admit(ctx context.Context, c *call, entry *admission.Turnstile) (leave func(), err error) {
-	if conn, ok := connectionOf(ctx); ok && conn.spare {
+	if conn, ok := connectionOf(ctx); ok && conn.spare && c.method != stokerv1.EnrollmentService_RenewCertificate_FullMethodName {
 		return nil, reason.New(reason.BrokerBusy, "the broker has as many connections as it can; wait as told, or go to another").
 			After(fullFor + rand.N(fullFor))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/peer"
 
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
@@ -61,12 +62,15 @@ func TestGateTellsAgentsWhenToComeBack(t *testing.T) {
 }
 
 // An agent on a connection of the reserve is told when to come back, whatever
-// it calls.
+// it calls; but it may renew its certificate.
 func TestFullBrokerTellsAgentsWhenToComeBack(t *testing.T) {
 	ctx := peer.NewContext(t.Context(), &peer.Peer{AuthInfo: &connection{spare: true}})
 	for _, c := range []*call{{streams: true}, {}} {
 		_, err := admit(ctx, c, admission.NewTurnstile(1))
 		wantBusy(t, err, fullFor, 2*fullFor)
+	}
+	if _, err := admit(ctx, &call{method: stokerv1.EnrollmentService_RenewCertificate_FullMethodName}, nil); err != nil {
+		t.Errorf("renewing a certificate: %v", err)
 	}
 	if _, err := admit(context.Background(), &call{}, nil); err != nil {
 		t.Errorf("a connection of another sort: %v", err)
