@@ -94,8 +94,8 @@ type lease struct {
 
 	// The queues' lock guards these.
 	place [queueKinds]int32
-	// queued is the account whose ready, dry or waiting queue has the lease.
-	queued *account
+	// queued is the queue of an account that has the lease, nil if none does.
+	queued *queue
 	// danger is when a ready lease goes ahead of those that have run dry.
 	danger instant
 }
@@ -195,22 +195,23 @@ func (l *lease) due() instant {
 	return max(at, l.retryAt)
 }
 
-// urgency is the lease's place in the order of its account: when its holders
-// run dry. One who waits for a credential is dry since the lease became due.
-func (l *lease) urgency(now instant) standing {
+// turn is the place of a lease that is due among those of its account, by when
+// its holders run dry. One who waits for a credential is dry since the lease
+// became due.
+func (l *lease) turn(now instant) standing {
 	waited := false
 	for _, s := range l.subs {
 		waited = waited || s.eligible() && l.unserved(s)
 	}
 	switch {
 	case l.cur == nil:
-		return standing{dry: true, key: l.dueSince}
+		return standing{in: &l.account.dry, key: l.dueSince}
 	case waited || l.cur.end <= now:
-		return standing{dry: true, key: min(l.dueSince, l.cur.end)}
+		return standing{in: &l.account.dry, key: min(l.dueSince, l.cur.end)}
 	case l.stale || l.rejected:
-		return standing{ready: true, key: min(l.dueSince, l.cur.end), danger: l.cur.danger()}
+		return standing{in: &l.account.ready, key: min(l.dueSince, l.cur.end), danger: l.cur.danger()}
 	}
-	return standing{ready: true, key: l.cur.end, danger: l.cur.danger()}
+	return standing{in: &l.account.ready, key: l.cur.end, danger: l.cur.danger()}
 }
 
 // notice is when the holders are to be told that cur has expired.

@@ -179,7 +179,8 @@ type account struct {
 	most              int
 	longestName       int
 
-	// ready has the due leases, dry those of them whose holder has nothing.
+	// ready has the due leases, dry those of them whose holder has nothing,
+	// waiting those that failed and are not due yet.
 	ready, dry, waiting queue
 	// passed counts the calls since one was made out of dry while it was not
 	// empty.

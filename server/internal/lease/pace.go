@@ -42,6 +42,12 @@ func newPace(perSecond float64) *pace {
 // burst is how many calls may be made at once: a tenth of a second's.
 func burst(r rate.Limit) int { return max(1, int(r/10)) }
 
+// limit puts a rate in force.
+func (p *pace) limit(now time.Time, r rate.Limit) {
+	p.bucket.SetLimitAt(now, r)
+	p.bucket.SetBurstAt(now, burst(r))
+}
+
 // rateAt is the rate in force.
 func (p *pace) rateAt(now time.Time) rate.Limit {
 	if p.cut.IsZero() {
@@ -61,8 +67,7 @@ func (p *pace) wait(now time.Time) time.Duration {
 	}
 	r := p.rateAt(now)
 	if r != p.bucket.Limit() {
-		p.bucket.SetLimitAt(now, r)
-		p.bucket.SetBurstAt(now, burst(r))
+		p.limit(now, r)
 	}
 	if r == p.full {
 		p.cut = time.Time{}
@@ -87,7 +92,6 @@ func (p *pace) throttled(started, now time.Time) {
 	p.top = p.rateAt(now)
 	p.low = max(cutTo*p.top, p.full/deepest)
 	p.cut = now
-	p.bucket.SetLimitAt(now, p.low)
-	p.bucket.SetBurstAt(now, burst(p.low))
+	p.limit(now, p.low)
 	p.bucket.AllowN(now, int(p.bucket.TokensAt(now)))
 }

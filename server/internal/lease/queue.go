@@ -5,7 +5,7 @@ const (
 	inTimers  = iota // the manager's timers, by the next moment that matters
 	inReady          // an account's due leases, by when the holder runs dry
 	inDry            // an account's due leases whose holder has run dry, likewise
-	inWaiting        // an account's leases that wait after a failure, likewise
+	inWaiting        // an account's leases that wait after a failure, in no order
 	queueKinds
 )
 

@@ -38,14 +38,17 @@ func (m *Manager) settleSupplied(l *lease, now instant) {
 	}
 	if at > now {
 		l.phase = resting
-		waits := l.trouble != nil && at == l.retryAt
-		m.stand(l, standing{waiting: waits, key: l.urgencyNow(now), wake: min(at, wake)})
+		s := standing{wake: min(at, wake)}
+		if l.trouble != nil && at == l.retryAt {
+			s.in = &l.account.waiting
+		}
+		m.stand(l, s)
 		return
 	}
 	if l.phase != ready {
 		l.phase, l.dueSince = ready, now
 	}
-	s := l.urgency(now)
+	s := l.turn(now)
 	s.wake = wake
 	m.stand(l, s)
 	if down := m.barred(l.account, now); down != nil {
@@ -55,37 +58,22 @@ func (m *Manager) settleSupplied(l *lease, now instant) {
 	}
 }
 
-func (l *lease) urgencyNow(now instant) instant {
-	if l.cur == nil {
-		return now
-	}
-	return l.cur.end
-}
-
 // standing is where a lease is to stand.
 type standing struct {
-	ready, dry, waiting bool // at most one of them
-	key                 instant
-	danger              instant // of a ready one
-	wake                instant
+	in     *queue  // of its account; nil: none
+	key    instant // in there
+	danger instant // of a ready one
+	wake   instant
 }
 
 // stand moves the lease within the queues.
 func (m *Manager) stand(l *lease, s standing) {
 	m.queues.Lock()
 	defer m.queues.Unlock()
-	if l.queued != nil {
-		if l.queued != l.account || !s.ready {
-			l.queued.ready.drop(l)
-		}
-		if l.queued != l.account || !s.dry {
-			l.queued.dry.drop(l)
-		}
-		if l.queued != l.account || !s.waiting {
-			l.queued.waiting.drop(l)
-		}
-		l.queued = nil
+	if l.queued != nil && l.queued != s.in {
+		l.queued.drop(l)
 	}
+	l.queued, l.danger = s.in, s.danger
 	if s.wake == never {
 		m.timers.drop(l)
 	} else {
@@ -94,19 +82,12 @@ func (m *Manager) stand(l *lease, s standing) {
 			m.kick()
 		}
 	}
-	switch {
-	case s.ready:
-		l.queued = l.account
-		l.danger = s.danger
-		l.account.ready.put(l, s.key)
+	if s.in == nil {
+		return
+	}
+	s.in.put(l, s.key)
+	if s.in != &l.account.waiting {
 		m.kick()
-	case s.dry:
-		l.queued = l.account
-		l.account.dry.put(l, s.key)
-		m.kick()
-	case s.waiting:
-		l.queued = l.account
-		l.account.waiting.put(l, s.key)
 	}
 }
 
