@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,66 +11,20 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
-	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/partner/fulldisk"
 )
-
-// smallDisk mounts a file system of a megabyte.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("stoker-test", dir, "tmpfs", syscall.MS_NODEV|syscall.MS_NOSUID, "size=1m,mode=0700")
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENODEV) {
-		partner.Missing(t, "a mounted tmpfs", "run as root: "+err.Error())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill leaves no room on the file system.
-func fill(t *testing.T, dir string) (free func()) {
-	t.Helper()
-	name := filepath.Join(dir, "filler")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for size := 64 << 10; size > 0; {
-		switch _, err := f.Write(make([]byte, size)); {
-		case errors.Is(err, syscall.ENOSPC):
-			size /= 2
-		case err != nil:
-			t.Fatal(err)
-		}
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return func() {
-		t.Helper()
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // On a full disk nothing is asked of the broker, so no join token is spent and no
 // certificate signed for nothing, and the old pair stays in use.
 func TestDiskFull(t *testing.T) {
-	dir := smallDisk(t)
+	disk := fulldisk.New(t, 1<<20)
 	broker := clienttest.New(t, clienttest.WithEnrollment())
-	token, config := broker.Invite(), broker.Enrollment(dir)
-	free := fill(t, dir)
+	token, config := broker.Invite(), broker.Enrollment(disk.Dir)
+	disk.Fill(t)
 	if _, err := client.Enroll(t.Context(), token, config); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("enrolling: %v", err)
 	}
-	free()
+	disk.Free(t)
 	broker.SetCertificateLife(time.Minute)
 	first, err := client.Enroll(t.Context(), token, config)
 	if err != nil {
@@ -88,7 +41,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	broker.SetCertificateLife(time.Hour)
-	free = fill(t, dir)
+	disk.Fill(t)
 	agent := kept(broker, config.Files)
 	agent.Renew = true
 	source := start(t, agent)
@@ -115,7 +68,7 @@ func TestDiskFull(t *testing.T) {
 	if after, err := os.ReadFile(config.Files.Key); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the key changed, %v", err)
 	}
-	free()
+	disk.Free(t)
 	source.CheckCertificate()
 	eventually(t, broker, "the renewal", func(b *clienttest.Broker) bool {
 		return b.AskedCertificates() == 2 && b.Logins() == 2 && b.Streams() == 1

@@ -2,53 +2,18 @@ package server_test
 
 import (
 	"context"
-	"errors"
-	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/partner/fulldisk"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
-
-// smallDisk mounts a file system of 4 MiB.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("stoker-test", dir, "tmpfs", syscall.MS_NODEV|syscall.MS_NOSUID, "size=4m,mode=0700")
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENODEV) {
-		partner.Missing(t, "a mounted tmpfs", "run as root: "+err.Error())
-	}
-	wantOK(t, err)
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill writes a file until the disk is full.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	wantOK(t, err)
-	for size := 64 << 10; size > 0; {
-		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
-			size /= 2
-		} else if err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantOK(t, f.Close())
-}
 
 // health follows the health of everything, until the test ends.
 func health(t *testing.T, a agent) (next func(want healthv1.HealthCheckResponse_ServingStatus)) {
@@ -88,9 +53,9 @@ func health(t *testing.T, a agent) (next func(want healthv1.HealthCheckResponse_
 // The disk under the audit trail fills up: nothing is issued, nobody logs in,
 // health says so; no record is lost, and with room again all of it works.
 func TestDiskFullUnderTheAuditTrail(t *testing.T) {
-	dir := smallDisk(t)
+	disk := fulldisk.New(t, 4<<20)
 	b := site(t, brokertest.Options{Configure: func(c *server.Config) {
-		c.Storage.SQLite = filepath.Join(dir, "stoker.db")
+		c.Storage.SQLite = filepath.Join(disk.Dir, "stoker.db")
 	}})
 	acme := join(t, b, "acme", 3*time.Second)
 	state := health(t, acme)
@@ -99,8 +64,7 @@ func TestDiskFullUnderTheAuditTrail(t *testing.T) {
 	received := map[string]bool{s.credential().GetId(): true}
 	token := acme.session(t)
 
-	filler := filepath.Join(dir, "filler")
-	fill(t, filler)
+	disk.Fill(t)
 	// The database may have had a little room of its own.
 	for full := false; !full; {
 		got, err := token.fetch(t, "nightly")
@@ -110,7 +74,7 @@ func TestDiskFullUnderTheAuditTrail(t *testing.T) {
 			full = true
 		default:
 			received[got[0].GetId()] = true
-			fill(t, filler)
+			disk.Fill(t)
 		}
 	}
 	state(healthv1.HealthCheckResponse_NOT_SERVING)
@@ -137,7 +101,7 @@ func TestDiskFullUnderTheAuditTrail(t *testing.T) {
 		t.Errorf("an operator's change was answered %v", err)
 	}
 
-	wantOK(t, os.Remove(filler))
+	disk.Free(t)
 	state(healthv1.HealthCheckResponse_SERVING)
 	received[s.credential().GetId()] = true
 	acme.works(t)

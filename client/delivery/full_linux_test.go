@@ -12,47 +12,8 @@ import (
 	"time"
 
 	"github.com/stokerd/stoker/client"
-	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/partner/fulldisk"
 )
-
-// smallDisk mounts a file system of 64 KiB.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("stoker-test", dir, "tmpfs", syscall.MS_NODEV|syscall.MS_NOSUID, "size=64k,mode=0700")
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENODEV) {
-		partner.Missing(t, "a mounted tmpfs", "run as root: "+err.Error())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill leaves no room on the file system until the filler is removed.
-func fill(t *testing.T, dir string) (filler string) {
-	t.Helper()
-	filler = filepath.Join(dir, "filler")
-	f, err := os.Create(filler)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 4096))
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return filler
-}
 
 // namesIn gives what is in a directory.
 func namesIn(t *testing.T, dir string) (names []string) {
@@ -70,8 +31,8 @@ func namesIn(t *testing.T, dir string) (names []string) {
 // On a full disk the shared-credentials file stays as it was, whole, with nothing
 // left beside it, and is written once there is room again, with nobody asking.
 func TestDiskFull(t *testing.T) {
-	dir := smallDisk(t)
-	file := filepath.Join(dir, "credentials")
+	disk := fulldisk.New(t, 64<<10)
+	file := filepath.Join(disk.Dir, "credentials")
 	s, err := NewSharedFile(file, map[string]string{"photos": "stoker-photos"})
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +42,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := read(t, file)
-	filler := fill(t, dir)
+	disk.Fill(t)
 	renewed := credentialOf("photos")
 	renewed.AccessKeyID = "ASIARENEWED"
 	supply.put(renewed)
@@ -95,12 +56,10 @@ func TestDiskFull(t *testing.T) {
 		if text := read(t, file); text != before {
 			t.Errorf("the file:\n%s", text)
 		}
-		if names := namesIn(t, dir); !slices.Equal(names, []string{"credentials", "credentials.stoker-lock", "filler"}) {
+		if names := namesIn(t, disk.Dir); !slices.Equal(names, []string{"credentials", "credentials.stoker-lock", "filler"}) {
 			t.Errorf("left behind: %v", names)
 		}
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
+		disk.Free(t)
 		began := time.Now()
 		if err := <-looks; err != nil || time.Since(began) != repeatAfter {
 			t.Errorf("with room again: %v after %s", err, time.Since(began))
@@ -117,8 +76,8 @@ func TestDiskFull(t *testing.T) {
 
 // A revocation on a full disk is tried until the profile is gone.
 func TestDiskFullRevocation(t *testing.T) {
-	dir := smallDisk(t)
-	file := filepath.Join(dir, "credentials")
+	disk := fulldisk.New(t, 64<<10)
+	file := filepath.Join(disk.Dir, "credentials")
 	s, err := NewSharedFile(file, map[string]string{"photos": "stoker-photos"})
 	if err != nil {
 		t.Fatal(err)
@@ -130,15 +89,13 @@ func TestDiskFullRevocation(t *testing.T) {
 	if err := s.Put(credentialOf("photos")); err != nil {
 		t.Fatal(err)
 	}
-	filler := fill(t, dir)
+	disk.Fill(t)
 	supply := newShelf(credentialOf("photos"))
 	supply.fail("photos", client.ErrRevoked, nil)
 	if err := s.reconcile(supply); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("on a full disk: %v", err)
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
+	disk.Free(t)
 	if err := s.reconcile(supply); err != nil {
 		t.Error(err)
 	}
@@ -150,18 +107,16 @@ func TestDiskFullRevocation(t *testing.T) {
 // A token that cannot be written is not made, so that no tool is given one that
 // the next start does not know.
 func TestDiskFullToken(t *testing.T) {
-	dir := smallDisk(t)
-	filler := fill(t, dir)
-	file := filepath.Join(dir, "token")
+	disk := fulldisk.New(t, 64<<10)
+	disk.Fill(t)
+	file := filepath.Join(disk.Dir, "token")
 	if token, err := KeepToken(file); !errors.Is(err, syscall.ENOSPC) || token != "" {
 		t.Errorf("on a full disk: %q, %v", token, err)
 	}
-	if names := namesIn(t, dir); !slices.Equal(names, []string{"filler"}) {
+	if names := namesIn(t, disk.Dir); !slices.Equal(names, []string{"filler"}) {
 		t.Errorf("left behind: %v", names)
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
+	disk.Free(t)
 	if _, err := KeepToken(file); err != nil {
 		t.Error(err)
 	}

@@ -6,39 +6,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/partner/fulldisk"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
-// smallDisk mounts a file system of 2 MiB.
-func smallDisk(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := syscall.Mount("stoker-test", dir, "tmpfs", syscall.MS_NODEV|syscall.MS_NOSUID, "size=2m,mode=0700")
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENODEV) {
-		partner.Missing(t, "a mounted tmpfs", "run as root: "+err.Error())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 // The disk under the trail fills up: from then on nothing is acknowledged, and
 // nothing that was is lost. With room again the trail recovers unasked.
 func TestDiskFull(t *testing.T) {
-	dir := smallDisk(t)
+	dir := fulldisk.New(t, 2<<20).Dir
 	filler := filepath.Join(dir, "filler")
 	if err := os.WriteFile(filler, bytes.Repeat([]byte{1}, 768<<10), 0o600); err != nil {
 		t.Fatal(err)
