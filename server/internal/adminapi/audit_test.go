@@ -81,7 +81,7 @@ func TestFollowRecords(t *testing.T) {
 func TestWhoIs(t *testing.T) {
 	now := time.Now()
 	c := start(t, func(c *adminapi.Config) { c.Now = func() time.Time { return now } })
-	for i, event := range []audit.Event{audit.CredentialIssued, audit.CredentialRenewed, audit.CredentialResumed} {
+	for i, event := range []audit.Event{audit.CredentialIssued, audit.CredentialRenewed, audit.CredentialRejected} {
 		c.issued(t, storage.AuditRecord{
 			Event: string(event), CredentialID: fmt.Sprint("credential-", i), AccessKeyID: fmt.Sprint("ASIA", i), SessionName: "s.1",
 			TenantID: "id", Tenant: "acme", Login: "nightly", Agent: "server-1", Grant: "photos", PolicyHash: "ff", Expires: now.Add(time.Hour),

@@ -10,7 +10,6 @@ type Event string
 const (
 	CredentialIssued   Event = storage.EventCredentialIssued
 	CredentialRenewed  Event = storage.EventCredentialRenewed
-	CredentialResumed  Event = "credential.resumed"
 	CredentialRefused  Event = "credential.refused"
 	CredentialRejected Event = "credential.rejected"
 	CredentialRevoked  Event = "credential.revoked"
@@ -69,7 +68,6 @@ type EventRow struct {
 var Events = []EventRow{
 	{CredentialIssued, "A credential was issued for a lease that had none; it leaves the broker after this record is durable."},
 	{CredentialRenewed, "A credential was issued to follow an earlier one of the same lease."},
-	{CredentialResumed, "A credential that the agent still held was accepted instead of issuing a new one."},
 	{CredentialRefused, "No credential was issued; reason says why."},
 	{CredentialRejected, "The agent reported that S3 refused a credential; detail has S3's code."},
 	{CredentialRevoked, "The agent was told that a credential is no longer good; reason says why."},
