@@ -15,6 +15,7 @@ import (
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/agent"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/config"
 	"github.com/stokerd/stoker/cmd/stoker-agent/internal/hook"
+	"github.com/stokerd/stoker/internal/coredump"
 )
 
 // gcPercent is how much garbage the agent keeps beside what it needs, in percent.
@@ -64,7 +65,8 @@ func (c runCommand) Run(ctx context.Context, to *surroundings) error {
 
 // serve runs an agent until ctx ends. opened is called once it serves.
 func serve(ctx context.Context, s agent.Settings, opened func(*agent.Agent) error) error {
-	if err := forbidCoreDumps(); err != nil {
+	// Credentials, and at times a password, are in memory.
+	if err := coredump.Forbid(); err != nil {
 		return err
 	}
 	debug.SetGCPercent(gcPercent)

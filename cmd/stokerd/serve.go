@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/stokerd/stoker/internal/coredump"
 	"github.com/stokerd/stoker/server"
 )
 
@@ -13,7 +14,8 @@ type serveCommand struct {
 }
 
 func (c *serveCommand) Run(ctx context.Context) error {
-	if err := forbidCoreDumps(); err != nil {
+	// Keys and passwords are in memory.
+	if err := coredump.Forbid(); err != nil {
 		return err
 	}
 	config, err := server.Load(c.Config)
