@@ -23,7 +23,7 @@ import (
 // path is a network between a source and a broker, that drops connections, loses
 // all that is sent, or refuses new ones.
 type path struct {
-	to func(context.Context) (net.Conn, error)
+	broker *clienttest.Broker
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
@@ -33,8 +33,8 @@ type path struct {
 	copies sync.WaitGroup
 }
 
-func newPath(to func(context.Context) (net.Conn, error)) *path {
-	p := &path{to: to, open: make(map[net.Conn]struct{}), lost: make(chan struct{})}
+func newPath(broker *clienttest.Broker) *path {
+	p := &path{broker: broker, open: make(map[net.Conn]struct{}), lost: make(chan struct{})}
 	close(p.lost)
 	return p
 }
@@ -48,7 +48,7 @@ func (p *path) dial(ctx context.Context, _ string) (net.Conn, error) {
 	if refuse {
 		return nil, errors.New("network is unreachable")
 	}
-	far, err := p.to(ctx)
+	far, err := p.broker.Dial(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -115,10 +115,8 @@ func (p *path) drop() {
 func (p *path) blackhole(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if on {
-		p.lost = make(chan struct{})
-	} else {
-		p.lost = make(chan struct{})
+	p.lost = make(chan struct{})
+	if !on {
 		close(p.lost)
 	}
 }
@@ -135,20 +133,28 @@ func (p *path) attempts() int {
 	return p.dials
 }
 
+// apart is a source with its first credential, and its broker in memory, with a
+// path in between.
+func apart(t *testing.T, lifetime time.Duration) (*clienttest.Broker, *path, *client.Source) {
+	t.Helper()
+	broker := clienttest.New(t, clienttest.InMemory(), clienttest.WithLifetime(lifetime))
+	way := newPath(broker)
+	config := broker.Config()
+	config.Dial = way.dial
+	source := start(t, config)
+	if err := source.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return broker, way, source
+}
+
 // TestBlackhole: half-open TCP is noticed within thirty seconds, whatever was
 // going on when packets began to be lost.
 func TestBlackhole(t *testing.T) {
 	for _, after := range []time.Duration{0, time.Second, 17 * time.Second, time.Minute, time.Hour - 31*time.Second} {
 		t.Run(after.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				broker := clienttest.New(t, clienttest.InMemory(), clienttest.WithLifetime(12*time.Hour))
-				way := newPath(func(ctx context.Context) (net.Conn, error) { return broker.Dial(ctx, "") })
-				config := broker.Config()
-				config.Dial = way.dial
-				source := start(t, config)
-				if err := source.Wait(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				_, way, source := apart(t, 12*time.Hour)
 				pass(after)
 				way.blackhole(true)
 				lost := time.Now()
@@ -181,14 +187,7 @@ func TestBlackhole(t *testing.T) {
 // and no storm of attempts.
 func TestUnsteadyNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		broker := clienttest.New(t, clienttest.InMemory(), clienttest.WithLifetime(48*time.Hour))
-		way := newPath(func(ctx context.Context) (net.Conn, error) { return broker.Dial(ctx, "") })
-		config := broker.Config()
-		config.Dial = way.dial
-		source := start(t, config)
-		if err := source.Wait(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		broker, way, source := apart(t, 48*time.Hour)
 		for round := range 60 {
 			switch round % 3 {
 			case 0:
@@ -285,6 +284,27 @@ func (n *nameServer) use(t *testing.T) {
 	t.Cleanup(func() { net.DefaultResolver = before })
 }
 
+// receive gives each connection of a listener to take, in a goroutine of its own.
+// When the test ends it closes the listener and waits for them.
+func receive(t *testing.T, listener net.Listener, take func(net.Conn)) {
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			taking.Go(func() { take(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+		taking.Wait()
+	})
+}
+
 // relay listens on an address and passes connections on to a broker.
 func relay(t *testing.T, address string, broker *clienttest.Broker) (way *path, port string) {
 	t.Helper()
@@ -292,29 +312,18 @@ func relay(t *testing.T, address string, broker *clienttest.Broker) (way *path, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	way = newPath(func(ctx context.Context) (net.Conn, error) { return broker.Dial(ctx, "") })
-	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			far, err := way.to(context.Background())
-			if err != nil {
-				way.end(near)
-				continue
-			}
-			way.carry(near, far)
-		}
-	})
+	way = newPath(broker)
 	t.Cleanup(func() {
-		if err := listener.Close(); err != nil {
-			t.Error(err)
-		}
-		accepting.Wait()
 		way.drop()
 		way.copies.Wait()
+	})
+	receive(t, listener, func(near net.Conn) {
+		far, err := broker.Dial(context.Background(), "")
+		if err != nil {
+			way.end(near)
+			return
+		}
+		way.carry(near, far)
 	})
 	_, port, err = net.SplitHostPort(listener.Addr().String())
 	if err != nil {
@@ -354,24 +363,9 @@ func garbler(t *testing.T, broker *clienttest.Broker, protocols []string, say fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	var talks sync.WaitGroup
-	talks.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			talks.Go(func() {
-				say(conn)
-				_ = conn.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		if err := listener.Close(); err != nil {
-			t.Error(err)
-		}
-		talks.Wait()
+	receive(t, listener, func(conn net.Conn) {
+		say(conn)
+		_ = conn.Close()
 	})
 	return listener.Addr().String()
 }
