@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/revocation"
 )
@@ -16,7 +17,9 @@ func (s *Server) openRevocation(context.Context) (err error) {
 		account := revocation.Account{
 			Mode: revocation.Mode(s.config.Accounts[name].Revocation), MaxLifetime: a.MaxLifetime, Limit: revocation.RoleLimit,
 		}
-		config := revocation.AWSConfig{Region: a.Region, Endpoint: a.Endpoint, RoleARN: a.RoleARN, Keys: sts.Keys(), Caller: sts.Caller}
+		config := revocation.AWSConfig{
+			Config: awsiam.Config{Region: a.Region, Endpoint: a.Endpoint, Keys: sts.Keys()}, RoleARN: a.RoleARN, Caller: sts.Caller,
+		}
 		if a.Method == issuer.FederationToken {
 			account.Limit, config.RoleARN = revocation.UserLimit, ""
 		}

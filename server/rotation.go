@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/rotation"
 )
 
@@ -11,9 +12,9 @@ func (s *Server) rotator() *rotation.Desk {
 	accounts := make(map[string]rotation.Account, len(s.issuers))
 	for name, sts := range s.issuers {
 		a := sts.Account()
-		iam := rotation.NewAWS(rotation.AWSConfig{Region: a.Region, Endpoint: a.Endpoint, Keys: sts.Keys()})
-		s.rotators = append(s.rotators, iam)
-		accounts[name] = rotation.Account{Keys: s.rotating[name], IAM: iam, Caller: sts.CallerOf}
+		iam := awsiam.New(awsiam.Config{Region: a.Region, Endpoint: a.Endpoint, Keys: sts.Keys()})
+		s.iams = append(s.iams, iam)
+		accounts[name] = rotation.Account{Keys: s.rotating[name], IAM: rotation.NewAWS(iam), Caller: sts.CallerOf}
 	}
 	return rotation.New(rotation.Config{
 		Accounts: accounts, Store: s.store, Sealer: s.sealer, Trail: s.trail, Writer: s.trail.Writer(), Log: s.log,

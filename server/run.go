@@ -164,9 +164,6 @@ func (s *Server) close(ctx context.Context) error {
 	for _, iam := range s.iams {
 		iam.Close()
 	}
-	for _, iam := range s.rotators {
-		iam.Close()
-	}
 	if s.desk != nil {
 		s.desk.Close(limited)
 	}

@@ -63,12 +63,11 @@ type Server struct {
 	sealer    *pki.Sealer
 	issuers   map[string]*issuer.STS
 	rotating  map[string]*rotation.Keys
-	rotators  []*rotation.AWS
 	leases    *lease.Manager
 	streams   *stream.Registry
 	revoker   *revocation.Desk
 	desk      *enrollment.Desk
-	iams      []*revocation.AWS // of the accounts whose configuration says apply
+	iams      []interface{ Close() } // the clients of accounts' IAM
 	pageKey   secret.String
 	watcher   *watch.Watcher
 	pulse     *pulse

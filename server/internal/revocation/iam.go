@@ -2,27 +2,22 @@ package revocation
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/logging"
+
+	"github.com/stokerd/stoker/server/internal/awsiam"
 )
 
 const (
-	// iamTimeout bounds one call.
-	iamTimeout = 15 * time.Second
 	// mostPolicies bounds how many inline policies are read. A role or user
 	// with that many has no room for another.
 	mostPolicies = 200
@@ -33,25 +28,18 @@ const (
 // AWSConfig says how to reach the IAM of an account. Fields without a default
 // are required.
 type AWSConfig struct {
-	// Region signs the calls where there is an Endpoint, and otherwise chooses
-	// the partition, each of which has one IAM.
-	Region string
-	// Endpoint is the base URL of another IAM than AWS's. Default: AWS.
-	Endpoint string
+	awsiam.Config
 	// RoleARN is the role that the account assumes; empty where it issues by
 	// GetFederationToken, for the user that Caller names.
 	RoleARN string
-	// Keys are the broker's own.
-	Keys aws.CredentialsProvider
 	// Caller gives the ARN of who has the keys.
 	Caller func(ctx context.Context) (string, error)
 }
 
 // AWS is the IAM of an account by its API.
 type AWS struct {
-	config    AWSConfig
-	client    *iam.Client
-	transport *http.Transport
+	config AWSConfig
+	client *awsiam.Client
 	// subject is found once; only the account's keeper asks.
 	subject *subject
 }
@@ -67,34 +55,10 @@ type subject struct {
 func (s subject) String() string { return s.noun + " " + s.name }
 
 // NewAWS makes the client. It calls nobody.
-func NewAWS(c AWSConfig) *AWS {
-	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		ForceAttemptHTTP2:   true,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 5 * time.Second,
-		IdleConnTimeout:     30 * time.Second,
-	}
-	client := iam.New(iam.Options{
-		Region: c.Region, Credentials: c.Keys, AppID: "stoker",
-		// The keeper owns retries, and the SDK's logs would show keys.
-		Retryer: aws.NopRetryer{}, Logger: logging.Nop{},
-		HTTPClient: &http.Client{
-			Transport: transport, Timeout: iamTimeout,
-			// A signed request is nobody else's.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, func(o *iam.Options) {
-		if c.Endpoint != "" {
-			o.BaseEndpoint = aws.String(c.Endpoint)
-		}
-	})
-	return &AWS{config: c, client: client, transport: transport}
-}
+func NewAWS(c AWSConfig) *AWS { return &AWS{config: c, client: awsiam.New(c.Config)} }
 
 // Close lets go of idle connections.
-func (a *AWS) Close() { a.transport.CloseIdleConnections() }
+func (a *AWS) Close() { a.client.Close() }
 
 // find finds out whose inline policies bind the account's sessions.
 func (a *AWS) find(ctx context.Context) (subject, error) {
@@ -108,8 +72,8 @@ func (a *AWS) find(ctx context.Context) (subject, error) {
 	var found subject
 	if a.config.RoleARN != "" {
 		role, err := arn.Parse(a.config.RoleARN)
-		kind, name := cutLast(role.Resource)
-		if err != nil || !strings.HasPrefix(kind, "role/") && kind != "role" {
+		name, ok := awsiam.Name("role", role)
+		if err != nil || !ok {
 			return subject{}, fmt.Errorf("%.200q is not the ARN of a role, so no inline policy of it can be written: set revocation to none or print", a.config.RoleARN)
 		}
 		if err := a.ownAccount(ctx, role.AccountID); err != nil {
@@ -122,8 +86,8 @@ func (a *AWS) find(ctx context.Context) (subject, error) {
 			return subject{}, fmt.Errorf("whose the broker's keys are is not known: %w", err)
 		}
 		user, err := arn.Parse(caller)
-		kind, name := cutLast(user.Resource)
-		if err != nil || !strings.HasPrefix(kind, "user/") && kind != "user" {
+		name, ok := awsiam.Name("user", user)
+		if err != nil || !ok {
 			return subject{}, fmt.Errorf("the broker's keys are those of %.200q, which is no IAM user and has no inline policies: "+
 				"use an IAM user's key, or set revocation to none or print", caller)
 		}
@@ -148,15 +112,6 @@ func (a *AWS) ownAccount(ctx context.Context, accountID string) error {
 			accountID, own.AccountID)
 	}
 	return nil
-}
-
-// cutLast parts a resource such as user/path/name before its name.
-func cutLast(resource string) (before, name string) {
-	i := strings.LastIndexByte(resource, '/')
-	if i < 0 {
-		return "", resource
-	}
-	return resource[:i], resource[i+1:]
 }
 
 // Inline reads all inline policies.

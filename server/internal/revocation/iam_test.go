@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/issuer/devsts"
 	"github.com/stokerd/stoker/server/internal/revocation"
@@ -40,7 +41,7 @@ func local(t *testing.T, method issuer.Method) (*devsts.Server, devsts.User, *re
 		t.Fatal(err)
 	}
 	client := revocation.NewAWS(revocation.AWSConfig{
-		Region: "us-east-1", Endpoint: sts.URL(), RoleARN: account.RoleARN, Keys: issuing.Keys(), Caller: issuing.Caller,
+		Config: awsiam.Config{Region: "us-east-1", Endpoint: sts.URL(), Keys: issuing.Keys()}, RoleARN: account.RoleARN, Caller: issuing.Caller,
 	})
 	t.Cleanup(func() {
 		client.Close()
@@ -139,9 +140,9 @@ func TestAWSSaysWhatIsWrong(t *testing.T) {
 		"a foreign role": {revocation.AWSConfig{RoleARN: "arn:aws:iam::111122223333:role/x", Caller: caller(userARN, nil)},
 			"the role is in AWS account 111122223333 and the broker's keys are in 000000000000"},
 		"STS away":   {revocation.AWSConfig{RoleARN: "arn:aws:iam::111122223333:role/x", Caller: caller("", errors.New("account away"))}, "account away"},
-		"a web page": {revocation.AWSConfig{RoleARN: roleARN, Endpoint: html.URL}, "cannot list the inline policies of role backup: the answer is not one of IAM's"},
-		"MinIO":      {revocation.AWSConfig{RoleARN: roleARN, Endpoint: minio.URL}, "cannot list the inline policies of role backup: InvalidParameterValue"},
-		"nobody":     {revocation.AWSConfig{RoleARN: roleARN, Endpoint: gone.URL}, "connection refused"},
+		"a web page": {revocation.AWSConfig{RoleARN: roleARN, Config: awsiam.Config{Endpoint: html.URL}}, "cannot list the inline policies of role backup: the answer is not one of IAM's"},
+		"MinIO":      {revocation.AWSConfig{RoleARN: roleARN, Config: awsiam.Config{Endpoint: minio.URL}}, "cannot list the inline policies of role backup: InvalidParameterValue"},
+		"nobody":     {revocation.AWSConfig{RoleARN: roleARN, Config: awsiam.Config{Endpoint: gone.URL}}, "connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.config.Region, c.config.Keys = "us-east-1", keys
@@ -166,9 +167,9 @@ func TestAWSSaysWhatIsWrong(t *testing.T) {
 			}
 		})
 	}
-	failing := revocation.NewAWS(revocation.AWSConfig{Region: "us-east-1", Keys: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+	failing := revocation.NewAWS(revocation.AWSConfig{Config: awsiam.Config{Region: "us-east-1", Keys: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		return aws.Credentials{}, errors.New("it printed SECRET")
-	})})
+	})}})
 	defer failing.Close()
 	if _, err := failing.Inline(t.Context()); err == nil || strings.Contains(err.Error(), "SECRET") || !strings.Contains(err.Error(), "keys cannot be had") {
 		t.Errorf("no keys: %v", err)

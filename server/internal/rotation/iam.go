@@ -2,24 +2,18 @@ package rotation
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/logging"
 
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/secret"
 )
-
-// iamTimeout bounds one call.
-const iamTimeout = 15 * time.Second
 
 // KeyInfo is what IAM tells of a user's key.
 type KeyInfo struct {
@@ -45,58 +39,16 @@ type IAM interface {
 // ErrTwoKeys says that an IAM user has as many keys as it may.
 var ErrTwoKeys = errors.New("the IAM user has two access keys, and no more are possible")
 
-// AWSConfig says how to reach an account's IAM.
-type AWSConfig struct {
-	// Region signs the calls where there is an Endpoint, and otherwise chooses
-	// the partition.
-	Region string
-	// Endpoint is the base URL of another IAM than AWS's. Default: AWS.
-	Endpoint string
-	// Keys are the account's, as it uses them at the moment of a call.
-	Keys aws.CredentialsProvider
-}
-
 // AWS is the IAM of an account by its API.
-type AWS struct {
-	client    *iam.Client
-	transport *http.Transport
-}
+type AWS struct{ client *awsiam.Client }
 
-var _ IAM = (*AWS)(nil)
+var _ IAM = AWS{}
 
-// NewAWS makes the client. It calls nobody.
-func NewAWS(c AWSConfig) *AWS {
-	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		ForceAttemptHTTP2:   true,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 5 * time.Second,
-		IdleConnTimeout:     30 * time.Second,
-	}
-	client := iam.New(iam.Options{
-		Region: c.Region, Credentials: c.Keys, AppID: "stoker",
-		// A call that was repeated unseen might create two keys, and the SDK's
-		// logs would show them.
-		Retryer: aws.NopRetryer{}, Logger: logging.Nop{},
-		HTTPClient: &http.Client{
-			Transport: transport, Timeout: iamTimeout,
-			// A signed request is nobody else's.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, func(o *iam.Options) {
-		if c.Endpoint != "" {
-			o.BaseEndpoint = aws.String(c.Endpoint)
-		}
-	})
-	return &AWS{client: client, transport: transport}
-}
-
-// Close lets go of idle connections.
-func (a *AWS) Close() { a.transport.CloseIdleConnections() }
+// NewAWS makes the IAM that the client reaches.
+func NewAWS(client *awsiam.Client) AWS { return AWS{client} }
 
 // List implements IAM. A user has two keys at most, which one page holds.
-func (a *AWS) List(ctx context.Context, user string) ([]KeyInfo, error) {
+func (a AWS) List(ctx context.Context, user string) ([]KeyInfo, error) {
 	out, err := a.client.ListAccessKeys(ctx, &iam.ListAccessKeysInput{UserName: aws.String(user)})
 	if err != nil {
 		return nil, explain("iam:ListAccessKeys", err)
@@ -109,7 +61,7 @@ func (a *AWS) List(ctx context.Context, user string) ([]KeyInfo, error) {
 }
 
 // Create implements IAM.
-func (a *AWS) Create(ctx context.Context, user string) (string, secret.String, error) {
+func (a AWS) Create(ctx context.Context, user string) (string, secret.String, error) {
 	out, err := a.client.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(user)})
 	if _, full := errors.AsType[*types.LimitExceededException](err); full {
 		return "", secret.String{}, ErrTwoKeys
@@ -125,7 +77,7 @@ func (a *AWS) Create(ctx context.Context, user string) (string, secret.String, e
 }
 
 // SetActive implements IAM.
-func (a *AWS) SetActive(ctx context.Context, user, id string, active bool) error {
+func (a AWS) SetActive(ctx context.Context, user, id string, active bool) error {
 	status := types.StatusTypeInactive
 	if active {
 		status = types.StatusTypeActive
@@ -138,7 +90,7 @@ func (a *AWS) SetActive(ctx context.Context, user, id string, active bool) error
 }
 
 // Delete implements IAM.
-func (a *AWS) Delete(ctx context.Context, user, id string) error {
+func (a AWS) Delete(ctx context.Context, user, id string) error {
 	_, err := a.client.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: aws.String(user), AccessKeyId: aws.String(id)})
 	if _, gone := errors.AsType[*types.NoSuchEntityException](err); gone {
 		return nil
@@ -147,7 +99,7 @@ func (a *AWS) Delete(ctx context.Context, user, id string) error {
 }
 
 // Used implements IAM.
-func (a *AWS) Used(ctx context.Context, id string) (bool, error) {
+func (a AWS) Used(ctx context.Context, id string) (bool, error) {
 	out, err := a.client.GetAccessKeyLastUsed(ctx, &iam.GetAccessKeyLastUsedInput{AccessKeyId: aws.String(id)})
 	if err != nil {
 		return false, explain("iam:GetAccessKeyLastUsed", err)

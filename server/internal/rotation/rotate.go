@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/reason"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -185,11 +186,8 @@ func (w *work) begin(ctx context.Context) (err error) {
 		return blocked("whose the key %s is cannot be found out: %s", w.now.AccessKeyID, err)
 	}
 	parsed, err := arn.Parse(w.arn)
-	kind, name := parsed.Resource, ""
-	if i := strings.LastIndexByte(kind, '/'); i >= 0 {
-		kind, name = kind[:i], kind[i+1:]
-	}
-	if err != nil || name == "" || kind != "user" && !strings.HasPrefix(kind, "user/") {
+	name, ok := awsiam.Name("user", parsed)
+	if err != nil || !ok {
 		return blocked("the key %s is that of %s, which is no IAM user: only an IAM user's key can be rotated", w.now.AccessKeyID, w.arn)
 	}
 	// IAM would say of that user's keys that there are none.
@@ -262,9 +260,12 @@ func (w *work) hold(ctx context.Context) error {
 	return w.save(ctx, w.state)
 }
 
+// releaseTimeout bounds giving the claim back.
+const releaseTimeout = 15 * time.Second
+
 // release gives the claim back, so that the next run need not wait for its end.
 func (w *work) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), iamTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	next := w.state
 	next.until = time.Time{}

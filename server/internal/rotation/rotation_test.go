@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/stokerd/stoker/server/internal/audit"
+	"github.com/stokerd/stoker/server/internal/awsiam"
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/issuer/devsts"
 	"github.com/stokerd/stoker/server/internal/pki"
@@ -176,11 +177,11 @@ func (s *site) replica(configured devsts.User) *replica {
 	})
 	check(s.t, err)
 	keys.Notify(sts.ForgetKeys)
-	iam := rotation.NewAWS(rotation.AWSConfig{Region: "us-east-1", Endpoint: s.aws.URL(), Keys: sts.Keys()})
+	iam := awsiam.New(awsiam.Config{Region: "us-east-1", Endpoint: s.aws.URL(), Keys: sts.Keys()})
 	f := &faults{}
 	r := &replica{site: s, keys: keys, sts: sts, faults: f}
 	r.desk = rotation.New(rotation.Config{
-		Accounts: map[string]rotation.Account{"main": {Keys: keys, IAM: faultyIAM{iam, f, &r.unused}, Caller: sts.CallerOf}},
+		Accounts: map[string]rotation.Account{"main": {Keys: keys, IAM: faultyIAM{rotation.NewAWS(iam), f, &r.unused}, Caller: sts.CallerOf}},
 		Store:    faultyStore{s.store, f}, Sealer: s.sealer, Trail: trail, Writer: trail.Writer(), Log: s.log,
 		Brokers: func(context.Context) ([]string, error) {
 			s.mu.Lock()
