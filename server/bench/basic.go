@@ -181,6 +181,11 @@ func (b *bench) storm(ctx context.Context) error {
 			return err
 		}
 	}
+	// The agents of both are this process's, whose descriptors are for one of
+	// them at a time.
+	if err := s.disconnectAll(ctx); err != nil {
+		return err
+	}
 	before, err := s.traffic(ctx)
 	if err != nil {
 		return err
