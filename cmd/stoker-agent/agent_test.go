@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,19 +21,8 @@ import (
 // them, with more in it.
 func configured(t *testing.T, w *world, more string) (file string) {
 	t.Helper()
-	kept := w.env[:0]
-	for _, entry := range w.env {
-		if !strings.HasPrefix(entry, "STOKER_") {
-			kept = append(kept, entry)
-		}
-	}
-	w.env = kept
-	file = filepath.Join(w.dir, "stoker-agent.yaml")
-	text := "brokers: [" + w.broker.Address() + "]\nca: ca.pem\ncertificate: agent.pem\nkey: agent.key\nlisten: 127.0.0.1:0\n" + more
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
+	w.env = slices.DeleteFunc(w.env, func(entry string) bool { return strings.HasPrefix(entry, "STOKER_") })
+	return configure(t, w.broker, w.dir, more)
 }
 
 // statusOf asks the running agent.
@@ -64,10 +54,7 @@ func (w *world) wait(t *testing.T, what string, done func(int, agent.Report) boo
 // One agent, two users, three grants, a file, a hook: all from one file.
 func TestRunFile(t *testing.T) {
 	w := newWorld(t, clienttest.WithGrants("photos", "videos", "papers"))
-	w.broker.AddUser("audit@acme", "CANARY-second")
-	if err := os.WriteFile(filepath.Join(w.dir, "second"), []byte("CANARY-second\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.addSecond(t)
 	file := configured(t, w, `
 users:
   nightly@acme: {password_file: password, grants: [photos, videos]}
@@ -238,10 +225,7 @@ func TestFileTrouble(t *testing.T) {
 // A file in one of the usual places is found by all commands.
 func TestConfigPlaces(t *testing.T) {
 	w := newWorld(t, clienttest.WithGrants("photos", "papers"))
-	w.broker.AddUser("audit@acme", "CANARY-second")
-	if err := os.WriteFile(filepath.Join(w.dir, "second"), []byte("CANARY-second\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.addSecond(t)
 	configured(t, w, "users:\n  nightly@acme: {password_file: password, grants: [photos]}\n  audit@acme: {password_file: second, grants: [papers]}\nsocket: agent-of-file.sock\n")
 	place := filepath.Join(w.dir, "config", "stoker")
 	if err := os.MkdirAll(place, 0o700); err != nil {

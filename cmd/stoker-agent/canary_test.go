@@ -23,10 +23,7 @@ import (
 // searched for them.
 func TestSecretsStayWhereTheyBelong(t *testing.T) {
 	w := newWorld(t, clienttest.WithGrants("photos", "papers"))
-	w.broker.AddUser("audit@acme", "CANARY-second")
-	if err := os.WriteFile(filepath.Join(w.dir, "second"), []byte("CANARY-second\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.addSecond(t)
 	configured(t, w, `
 users:
   nightly@acme: {password_file: password, grants: [photos]}

@@ -20,22 +20,10 @@ const (
 
 func pidOf(r *running) string { return strconv.Itoa(r.command.Process.Pid) }
 
-func mustText(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // An idle agent, built as it is shipped, takes under 20 MiB and no measurable CPU.
 func TestIdle(t *testing.T) {
 	w := newWorld(t, clienttest.WithGrants("photos", "papers"))
-	w.broker.AddUser("audit@acme", "CANARY-second")
-	if err := os.WriteFile(filepath.Join(w.dir, "second"), []byte("CANARY-second\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.addSecond(t)
 	file := configured(t, w, `
 users:
   nightly@acme: {password_file: password, grants: [photos]}
@@ -60,7 +48,7 @@ hook: {command: [/bin/true]}
 	<-time.After(idleFor)
 	spent := ticks(t, r) - before
 	var resident int
-	for line := range strings.Lines(mustText(t, "/proc/"+pidOf(r)+"/status")) {
+	for line := range strings.Lines(mustRead(t, "/proc/"+pidOf(r)+"/status")) {
 		if f := strings.Fields(line); f[0] == "VmRSS:" {
 			kib, err := strconv.Atoi(f[1])
 			if err != nil {
@@ -82,7 +70,7 @@ hook: {command: [/bin/true]}
 // ticks is the CPU time that a process has spent.
 func ticks(t *testing.T, r *running) int {
 	t.Helper()
-	_, rest, _ := strings.Cut(mustText(t, "/proc/"+pidOf(r)+"/stat"), ") ")
+	_, rest, _ := strings.Cut(mustRead(t, "/proc/"+pidOf(r)+"/stat"), ") ")
 	total := 0
 	for _, field := range strings.Fields(rest)[11:13] {
 		n, err := strconv.Atoi(field)
@@ -99,7 +87,7 @@ func TestRunForbidsCoreDumps(t *testing.T) {
 	w := newWorld(t)
 	r := w.start(t, nil, "run", "--listen", "127.0.0.1:0")
 	r.line(t, "FULL_URI")
-	text := mustText(t, "/proc/"+pidOf(r)+"/limits")
+	text := mustRead(t, "/proc/"+pidOf(r)+"/limits")
 	r.stop(t)
 	for line := range strings.Lines(text) {
 		if rest, ok := strings.CutPrefix(line, "Max core file size"); ok {

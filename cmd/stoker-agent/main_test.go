@@ -122,16 +122,7 @@ type world struct {
 
 func newWorld(t *testing.T, options ...clienttest.Option) *world {
 	t.Helper()
-	// Sockets have short paths, and a test's own directory may have a long one.
-	dir, err := os.MkdirTemp("", "agent")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := shortDir(t)
 	broker := clienttest.New(t, options...)
 	broker.SetPassword("CANARY-" + broker.Password())
 	w := &world{broker: broker, dir: dir, files: broker.Files(dir)}
@@ -143,6 +134,15 @@ func newWorld(t *testing.T, options ...clienttest.Option) *world {
 		"GOCOVERDIR=" + dir,
 	}
 	return w
+}
+
+// addSecond adds the user audit@acme, whose password is in the file "second".
+func (w *world) addSecond(t *testing.T) {
+	t.Helper()
+	w.broker.AddUser("audit@acme", "CANARY-second")
+	if err := os.WriteFile(filepath.Join(w.dir, "second"), []byte("CANARY-second\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // command prepares stoker-agent with these arguments; extra variables win.

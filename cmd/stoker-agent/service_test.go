@@ -57,10 +57,11 @@ func (r ring) Delete(login string) error {
 	return nil
 }
 
-// configure writes a configuration file for a broker into a directory of its own.
-func configure(t *testing.T, broker *clienttest.Broker, more string) string {
+// shortDir gives a directory for a socket, whose path is to be short: a test's own
+// directory may have a long one.
+func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // sockets have short paths
+	dir, err := os.MkdirTemp("", "agent")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,19 +70,33 @@ func configure(t *testing.T, broker *clienttest.Broker, more string) string {
 			t.Error(err)
 		}
 	})
-	broker.Files(dir)
-	text := "brokers: [" + broker.Address() + "]\nca: ca.pem\ncertificate: agent.pem\nkey: agent.key\nlisten: 127.0.0.1:0\n" +
-		"socket: run/agent.sock\ntoken_file: run/token\n" + more
-	file := filepath.Join(dir, "stoker-agent.yaml")
+	return dir
+}
+
+// configure writes a configuration file for a broker into a directory that has the
+// files of an agent.
+func configure(t *testing.T, broker *clienttest.Broker, dir, more string) string {
+	t.Helper()
+	text := "brokers: [" + broker.Address() + "]\nca: ca.pem\ncertificate: agent.pem\nkey: agent.key\nlisten: 127.0.0.1:0\n" + more
+	file := filepath.Join(dir, configFile)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
 }
 
+// configureService writes a service's configuration file into a directory of its
+// own.
+func configureService(t *testing.T, broker *clienttest.Broker, more string) string {
+	t.Helper()
+	dir := shortDir(t)
+	broker.Files(dir)
+	return configure(t, broker, dir, "socket: run/agent.sock\ntoken_file: run/token\n"+more)
+}
+
 func TestInstallService(t *testing.T) {
 	broker := clienttest.New(t)
-	good := configure(t, broker, "users: {nightly@acme: {password_file: password}}\n")
+	good := configureService(t, broker, "users: {nightly@acme: {password_file: password}}\n")
 	manager, out := register{}, new(bytes.Buffer)
 	to := &surroundings{out: out, err: io.Discard, keyring: ring{}}
 	executable := filepath.Join(filepath.Dir(good), "stoker-agent.exe")
@@ -103,8 +118,8 @@ func TestInstallService(t *testing.T) {
 		t.Error("it was uninstalled twice")
 	}
 	for says, file := range map[string]string{
-		"a keyring is a person's": configure(t, broker, "users: {nightly@acme: {password_keyring: true}}\n"),
-		"missing password":        configure(t, broker, "users: {nightly@acme: {}}\n"),
+		"a keyring is a person's": configureService(t, broker, "users: {nightly@acme: {password_keyring: true}}\n"),
+		"missing password":        configureService(t, broker, "users: {nightly@acme: {}}\n"),
 		"none.yaml":               filepath.Join(filepath.Dir(good), "none.yaml"),
 	} {
 		if err := installService(t.Context(), manager, executable, file, to); err == nil || !strings.Contains(err.Error(), says) {
@@ -122,7 +137,7 @@ func TestInstallService(t *testing.T) {
 // The whole of a service's life, but for the calls to Windows.
 func TestServiceLife(t *testing.T) {
 	broker := clienttest.New(t)
-	file := configure(t, broker, "users: {nightly@acme: {password_file: password}}\n")
+	file := configureService(t, broker, "users: {nightly@acme: {password_file: password}}\n")
 	to := &surroundings{out: io.Discard, err: io.Discard, keyring: ring{}}
 	requests, states := make(chan service.Request), make(chan service.State, 8)
 	ended := make(chan error, 1)
