@@ -146,9 +146,16 @@ func configOf(ctx context.Context, f *config.File, login string, keyring passwor
 	if err != nil {
 		f.Problem("users."+login+"."+key, "%v", err)
 	}
+	found := targetOf(f, login, log)
+	found.Password = source
+	return found
+}
+
+// targetOf is the broker and the user in a file, without a password.
+func targetOf(f *config.File, login string, log *slog.Logger) client.Config {
 	return client.Config{
 		Brokers: f.Brokers, CAFile: f.CA, CertFile: f.Certificate, KeyFile: f.Key, ServerName: f.ServerName,
-		Login: login, Password: source, Client: clientName(), Logger: log,
+		Login: login, Client: clientName(), Logger: log,
 	}
 }
 
@@ -185,10 +192,17 @@ func (c connection) fromFlags(ctx context.Context, to *surroundings, log *slog.L
 			problems = append(problems, err)
 		}
 	}
+	found := c.flagTarget(log)
+	found.Password = source
+	return found, errors.Join(problems...)
+}
+
+// flagTarget is the broker and the user in the flags, without a password.
+func (c connection) flagTarget(log *slog.Logger) client.Config {
 	return client.Config{
 		Brokers: c.Broker, CAFile: c.CA, CertFile: c.Cert, KeyFile: c.Key, ServerName: c.ServerName,
-		Login: c.Login, Password: source, Client: clientName(), Logger: log,
-	}, errors.Join(problems...)
+		Login: c.Login, Client: clientName(), Logger: log,
+	}
 }
 
 // missing says which flags must be set.

@@ -70,22 +70,13 @@ func (c connection) target(log *slog.Logger) (client.Config, error) {
 		return client.Config{}, err
 	}
 	if f == nil {
-		if problems := c.missing(); len(problems) > 0 {
-			return client.Config{}, errors.Join(problems...)
-		}
-		return client.Config{
-			Brokers: c.Broker, CAFile: c.CA, CertFile: c.Cert, KeyFile: c.Key, ServerName: c.ServerName,
-			Login: c.Login, Client: clientName(), Logger: log,
-		}, nil
+		return c.flagTarget(log), errors.Join(c.missing()...)
 	}
 	if err := f.Err(); err != nil {
 		return client.Config{}, err
 	}
 	login, err := c.user(f, nil)
-	return client.Config{
-		Brokers: f.Brokers, CAFile: f.CA, CertFile: f.Certificate, KeyFile: f.Key, ServerName: f.ServerName,
-		Login: login, Client: clientName(), Logger: log,
-	}, err
+	return targetOf(f, login, log), err
 }
 
 // secret gets the password from the file, standard input or a person.
