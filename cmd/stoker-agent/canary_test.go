@@ -54,7 +54,11 @@ hook: {command: [/bin/sh, -c, 'env > "`+w.dir+`/hook.$STOKER_GRANT.$STOKER_EVENT
 	w.wait(t, "the old password is rejected", func(_ int, r agent.Report) bool {
 		return r.Users[1].Error != nil && r.Users[1].Error.Reason == "LOGIN_REJECTED"
 	})
+	// credential-process prints what it is for, if there is a credential.
 	w.broker.Revoke("papers", client.ReasonGrantDisabled)
+	w.wait(t, "nothing is held that could be printed", func(_ int, r agent.Report) bool {
+		return r.Users[0].Grants[0].State == agent.StateRevoked
+	})
 	for _, line := range [][]string{
 		{"status"}, {"status", "-o", "json"}, {"check"}, {"whoami", "--login", "audit@acme"}, {"whoami", "--login", "nightly@acme"},
 		{"credential-process", "-g", "papers"}, {"exec", "-g", "photos", "--", "true"}, {"login", "--login", "audit@acme", "--password-file", "second"},
