@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -38,27 +38,10 @@ func (o odd) StreamCredentials(grpc.BidiStreamingServer[stokerv1.StreamCredentia
 	return o.do()
 }
 
-type lockedLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // layered serves odd behind the broker's layers, without TLS.
-func layered(t *testing.T, let gate, do func() error) (*grpc.ClientConn, *lockedLog) {
+func layered(t *testing.T, let gate, do func() error) (*grpc.ClientConn, *transcript.Transcript) {
 	t.Helper()
-	log := &lockedLog{}
+	log := &transcript.Transcript{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	calls := newCallMetrics()
 	s := grpc.NewServer(chain(layers(logger, calls, let))...)

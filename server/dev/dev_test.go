@@ -1,14 +1,14 @@
 package dev
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/stokerd/stoker/internal/transcript"
 )
 
 func TestNext(t *testing.T) {
@@ -22,28 +22,10 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// output is a terminal that two goroutines use.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // Development mode makes what its banner names, and takes it away at its end.
 func TestRun(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dev")
-	out := &output{}
+	out := &transcript.Transcript{}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -83,7 +65,7 @@ func TestRunLeavesOthersFilesAlone(t *testing.T) {
 	if err := os.WriteFile(precious, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err := Run(t.Context(), Options{Dir: dir, Listen: "127.0.0.1:0", Lifetime: time.Minute, Method: "federation_token", Out: &output{}})
+	err := Run(t.Context(), Options{Dir: dir, Listen: "127.0.0.1:0", Lifetime: time.Minute, Method: "federation_token", Out: &transcript.Transcript{}})
 	if err == nil || !strings.Contains(err.Error(), "--dir") {
 		t.Errorf("got %v", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/transcript"
 	"github.com/stokerd/stoker/proto/manual"
 )
 
@@ -23,7 +24,7 @@ import (
 func development(ctx context.Context, t *testing.T, args ...string) (dir, main, enrollment string) {
 	t.Helper()
 	dir = t.TempDir()
-	out := &lockedBuffer{}
+	out := &transcript.Transcript{}
 	cmd := exec.Command(filepath.Join(programs, "stokerd"), slices.Concat([]string{"dev", "--listen", "127.0.0.1:0"}, args)...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, clean(), out, out
 	must(t, cmd.Start())

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -69,7 +70,7 @@ func TestPythonAgentAsDocumented(t *testing.T) {
 	password, certs := d.fleet(ctx, 1, time.Hour)
 	writePair(t, filepath.Join(work, "agent"), certs[0])
 	must(t, os.WriteFile(filepath.Join(work, "password"), []byte(password+"\n"), 0o600))
-	out := &lockedBuffer{}
+	out := &transcript.Transcript{}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(clean(), "no_proxy=127.0.0.1", "STOKER_BROKER="+d.addr, "STOKER_CA="+filepath.Join(d.dir, "ca.pem"),
 		"STOKER_CERT="+filepath.Join(work, "agent.pem"), "STOKER_KEY="+filepath.Join(work, "agent.key"),

@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/issuer/devsts"
 	"github.com/stokerd/stoker/server/internal/pki"
@@ -39,24 +38,7 @@ type daemon struct {
 	admin  *grpc.ClientConn
 
 	cmd *exec.Cmd
-	log *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
+	log *transcript.Transcript
 }
 
 func must(t testing.TB, err error) {
@@ -79,7 +61,7 @@ func newDaemon(t *testing.T, storage string) *daemon {
 	addr := listener.Addr().String()
 	must(t, listener.Close())
 
-	d := &daemon{t: t, dir: t.TempDir(), addr: addr, sts: sts, user: user, roots: x509.NewCertPool(), log: &lockedBuffer{}}
+	d := &daemon{t: t, dir: t.TempDir(), addr: addr, sts: sts, user: user, roots: x509.NewCertPool(), log: &transcript.Transcript{}}
 	d.config = filepath.Join(d.dir, "stoker.yaml")
 	key := make([]byte, 32)
 	_, err = rand.Read(key)

@@ -16,13 +16,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/stokerd/stoker/internal/transcript"
 )
 
 // cell is one tool that is given credentials in one way.
@@ -111,7 +112,7 @@ func (c *cell) shell(ctx context.Context, t *testing.T, line string) *exec.Cmd {
 // job is a run of the tool that goes on until its input ends.
 type job struct {
 	cell   *cell
-	output output
+	output transcript.Transcript
 	input  io.WriteCloser
 	fed    chan struct{} // receives when a portion has been taken
 	ended  chan struct{}
@@ -125,23 +126,6 @@ type job struct {
 	portions, issued int
 	before           int // portions that were given before the last keys ended
 	last             time.Time
-}
-
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // start runs the preparing commands, then the tool. Where a preparing command
