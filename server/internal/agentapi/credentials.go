@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/authn"
@@ -77,6 +78,9 @@ func NewCredentialService(c CredentialConfig) (*CredentialService, error) {
 	return &CredentialService{cfg: c}, nil
 }
 
+// streamCall is one call of StreamCredentials.
+type streamCall = grpc.BidiStreamingServer[stokerv1.StreamCredentialsRequest, stokerv1.StreamCredentialsResponse]
+
 // StreamCredentials implements the call. This goroutine receives, and is the
 // only one that an idle stream has.
 func (s *CredentialService) StreamCredentials(call streamCall) error {
@@ -97,7 +101,7 @@ func (s *CredentialService) open(call streamCall) (*stream.Stream, error) {
 	if !ok {
 		return nil, errNotAuthenticated
 	}
-	c, err := newConn(call, s.cfg.Log)
+	c, err := carrier.ConnOf(call.Context(), call.Send, s.cfg.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +116,7 @@ func receive(call streamCall, to *stream.Stream) error {
 			if err := to.HalfClosed(); err != nil {
 				return err
 			}
-			<-call.Context().Done()
-			return call.Context().Err()
+			return carrier.Wait(call.Context())
 		}
 		if err != nil {
 			return err

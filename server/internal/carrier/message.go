@@ -12,8 +12,8 @@ import (
 	"github.com/stokerd/stoker/server/internal/stream"
 )
 
-// Message writes a stream's message for the call with this context.
-func Message(ctx context.Context, m stream.Message) *stokerv1.StreamCredentialsResponse {
+// response writes a stream's message for the call with this context.
+func response(ctx context.Context, m stream.Message) *stokerv1.StreamCredentialsResponse {
 	r := &stokerv1.StreamCredentialsResponse{}
 	switch {
 	case m.Welcome != nil:

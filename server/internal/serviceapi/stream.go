@@ -1,9 +1,9 @@
 package serviceapi
 
 import (
+	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,28 +29,10 @@ const firstMessage = 15 * time.Second
 
 var errDelegateFirst = reason.New(reason.SubscribeFirst, "the first message, and no other, must delegate; it must come within %s", firstMessage)
 
-// conn is the stream.Conn of one call.
-type conn struct {
-	call streamCall
-	carrier.End
-}
-
-func newConn(call streamCall, log *slog.Logger) (*conn, error) {
-	end, err := carrier.EndOf(call.Context(), log)
-	if err != nil {
-		return nil, err
-	}
-	return &conn{call, end}, nil
-}
-
-// Send implements stream.Conn.
-func (c *conn) Send(m stream.Message) error {
-	return c.call.Send(response(carrier.Message(c.call.Context(), m)))
-}
-
 // StreamCredentials implements the call. This goroutine receives.
 func (d delegations) StreamCredentials(call streamCall) error {
-	c, err := newConn(call, d.Log)
+	send := func(m *stokerv1.StreamCredentialsResponse) error { return call.Send(response(m)) }
+	c, err := carrier.ConnOf(call.Context(), send, d.Log)
 	if err != nil {
 		return err
 	}
@@ -68,18 +50,17 @@ func (d delegations) StreamCredentials(call streamCall) error {
 	}
 	var opened *stream.Stream
 	err = carrier.Apart(func() (err error) {
-		opened, err = d.open(c, first.GetDelegate())
+		opened, err = d.open(call.Context(), c, first.GetDelegate())
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return opened.Close(d.receive(c, opened, first.GetDelegate()))
+	return opened.Close(receive(call, opened, first.GetDelegate()))
 }
 
 // open opens the stream of a call.
-func (d delegations) open(c *conn, wanted *stokerv1.Delegate) (*stream.Stream, error) {
-	ctx := c.call.Context()
+func (d delegations) open(ctx context.Context, c stream.Conn, wanted *stokerv1.Delegate) (*stream.Stream, error) {
 	p, ok := authn.PrincipalFrom(ctx)
 	if !ok {
 		return nil, reason.New(reason.CertificateRequired, "present the service's certificate")
@@ -95,14 +76,14 @@ func (d delegations) open(c *conn, wanted *stokerv1.Delegate) (*stream.Stream, e
 
 // receive subscribes, and carries out the service's messages until the call
 // ends.
-func (d delegations) receive(c *conn, to *stream.Stream, wanted *stokerv1.Delegate) error {
+func receive(call streamCall, to *stream.Stream, wanted *stokerv1.Delegate) error {
 	if err := carrier.Apart(func() error { return to.Handle(subscribe(wanted)) }); err != nil {
 		return err
 	}
 	for {
-		m, err := c.call.Recv()
+		m, err := call.Recv()
 		if errors.Is(err, io.EOF) {
-			return c.Wait()
+			return carrier.Wait(call.Context())
 		}
 		if err != nil {
 			return err

@@ -8,7 +8,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
+	"github.com/stokerd/stoker/server/internal/stream"
 )
 
 // finisher is the part of a call on the transport that ends it.
@@ -29,37 +31,41 @@ type finisher interface {
 // errTransport is not explained to callers.
 var errTransport = errors.New("the transport does not let a call be ended from the server's side")
 
-// End ends one call from the broker's side. A stream.Conn is made of it and of
-// a Send.
-type End struct {
+// Conn is the stream.Conn of one call.
+type Conn struct {
 	ctx      context.Context // the call's
 	finisher finisher
+	send     func(*stokerv1.StreamCredentialsResponse) error
 	log      *slog.Logger
 }
 
-// EndOf makes the end of the call with this context.
-func EndOf(ctx context.Context, log *slog.Logger) (End, error) {
+// ConnOf makes the Conn of the call with this context, which takes messages by
+// send.
+func ConnOf(ctx context.Context, send func(*stokerv1.StreamCredentialsResponse) error, log *slog.Logger) (*Conn, error) {
 	f, ok := grpc.ServerTransportStreamFromContext(ctx).(finisher)
 	if !ok {
-		return End{}, errTransport
+		return nil, errTransport
 	}
-	return End{ctx, f, log}, nil
+	return &Conn{ctx, f, send, log}, nil
 }
 
 // Cause implements lease.Traced.
-func (e End) Cause() context.Context { return e.ctx }
+func (c *Conn) Cause() context.Context { return c.ctx }
+
+// Send implements stream.Conn.
+func (c *Conn) Send(m stream.Message) error { return c.send(response(c.ctx, m)) }
 
 // Finish implements stream.Conn.
-func (e End) Finish(err error) {
-	if failed := e.finisher.WriteStatus(apierr.Status(e.ctx, err)); failed != nil {
+func (c *Conn) Finish(err error) {
+	if failed := c.finisher.WriteStatus(apierr.Status(c.ctx, err)); failed != nil {
 		// The connection is gone, or does not take so long a status: either
 		// way the call is over.
-		e.log.DebugContext(e.ctx, "a caller was not told why its stream ended", "reason", err, "err", failed)
+		c.log.DebugContext(c.ctx, "a caller was not told why its stream ended", "reason", err, "err", failed)
 	}
 }
 
-// Wait returns when the call has ended.
-func (e End) Wait() error {
-	<-e.ctx.Done()
-	return e.ctx.Err()
+// Wait returns when the call with this context has ended.
+func Wait(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
 }
