@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/rotation"
 )
 
@@ -56,13 +57,9 @@ func (s accounts) RotateAccountKey(r *stokerv1.RotateAccountKeyRequest, out grpc
 	}
 	ctx, stop := s.untilStopping(out.Context())
 	defer stop()
-	by := operator(ctx)
 	return s.Rotator.Rotate(ctx, rotation.Request{
 		Account: r.GetAccount(), Abort: r.GetAbort(), DryRun: r.GetDryRun(), Ignored: r.GetIgnoredReplicas(),
-		By: rotation.Operator{
-			Identity: by.Identity, CertificateSerial: by.CertificateSerial, CertificateThumbprint: by.CertificateThumbprint,
-			Peer: by.Peer, RequestID: by.RequestID,
-		},
+		Record: s.record(ctx, audit.AccountKeyRotated),
 	}, func(p rotation.Progress) error {
 		return out.Send(&stokerv1.RotateAccountKeyResponse{Step: rotationSteps[p.Step], AccessKeyId: p.AccessKeyID, Message: p.Message})
 	})

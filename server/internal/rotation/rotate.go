@@ -52,11 +52,6 @@ type Account struct {
 	Caller func(ctx context.Context, keys aws.Credentials) (string, error)
 }
 
-// Operator is who asks.
-type Operator struct {
-	Identity, CertificateSerial, CertificateThumbprint, Peer, RequestID string
-}
-
 // Request is what is asked for.
 type Request struct {
 	Account string
@@ -66,7 +61,8 @@ type Request struct {
 	DryRun bool
 	// Ignored are the names of replicas that are known not to run any more.
 	Ignored []string
-	By      Operator
+	// Record says who asks: those of the steps begin with it.
+	Record storage.AuditRecord
 }
 
 // Config is what a Desk needs. Fields without a default are required.
@@ -281,11 +277,9 @@ func (w *work) release(ctx context.Context) {
 
 // did records a step and tells of it.
 func (w *work) did(ctx context.Context, step Step, id, message string) error {
-	rec := storage.AuditRecord{
-		Event: string(audit.AccountKeyRotated), Actor: w.request.By.Identity, Peer: w.request.By.Peer, RequestID: w.request.By.RequestID,
-		CertificateSerial: w.request.By.CertificateSerial, CertificateThumbprint: w.request.By.CertificateThumbprint,
-		Account: w.request.Account, AccessKeyID: id, Detail: map[string]string{"step": string(step), "user": w.arn},
-	}
+	rec := w.request.Record
+	rec.Event, rec.Account, rec.AccessKeyID = string(audit.AccountKeyRotated), w.request.Account, id
+	rec.Detail = map[string]string{"step": string(step), "user": w.arn}
 	if _, err := w.desk.Trail.Append(ctx, rec, audit.NoFence); err != nil {
 		return err
 	}

@@ -217,7 +217,7 @@ func (s *site) replica(configured devsts.User) *replica {
 // rotate rotates, and gives the steps.
 func (r *replica) rotate(req rotation.Request) (steps []rotation.Step, err error) {
 	req.Account = "main"
-	req.By.Identity = "spiffe://x/operator/alice"
+	req.Record.Actor = "spiffe://x/operator/alice"
 	err = r.desk.Rotate(r.t.Context(), req, func(p rotation.Progress) error {
 		steps = append(steps, p.Step)
 		return nil
