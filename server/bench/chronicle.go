@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 	"unique"
@@ -22,7 +23,11 @@ type chronicle struct {
 	mu      sync.Mutex
 	site    *site.Site
 	history history.History
+	faults  []spell
 }
+
+// spell is a time in which the STS failed calls.
+type spell struct{ from, to time.Time }
 
 // prompt is how long a cut-off may take to reach an agent before the history
 // counts as broken. The promise is a second, which is measured; this much a
@@ -53,6 +58,52 @@ func (c *chronicle) cut(cut history.Cut) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.history.Cuts = append(c.history.Cuts, cut)
+}
+
+func (c *chronicle) fault(s spell) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = append(c.faults, s)
+}
+
+// lastProbe is how far apart a broker's probes of an STS are that is away: so
+// long it may take until one that is back is known to be.
+const lastProbe = 5 * time.Second
+
+// margin is the least share of its life that a credential had when the next one
+// came, 1 where none did.
+type margin struct {
+	// inReach is that of the renewals, so many of them, that no fault of the STS
+	// can have held up; all is that of all.
+	inReach, all float64
+	renewals     int
+}
+
+// margin gives that of a tenant until now.
+func (c *chronicle) margin(tenant string) margin {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := margin{inReach: 1, all: 1}
+	held := map[string]history.Received{} // by agent
+	for _, r := range c.history.Received {
+		if r.Tenant != tenant {
+			continue
+		}
+		old, renewed := held[r.Agent]
+		held[r.Agent] = r
+		if !renewed {
+			continue
+		}
+		life := old.Expires.Sub(old.Issued)
+		left := float64(old.Expires.Sub(r.At)) / float64(life)
+		m.all = min(m.all, left)
+		due := old.Issued.Add(time.Duration(earliestRenewal * float64(life)))
+		if !slices.ContainsFunc(c.faults, func(s spell) bool { return s.from.Before(r.At) && s.to.Add(lastProbe).After(due) }) {
+			m.inReach = min(m.inReach, left)
+			m.renewals++
+		}
+	}
+	return m
 }
 
 // party is an agent. The certificate is the one that it came with.

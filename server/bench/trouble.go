@@ -172,10 +172,14 @@ func (t *trouble) fault(ctx context.Context) error {
 	if f.Kind == devsts.Delay {
 		f.Delay = t.brief()
 	}
+	began := time.Now()
 	if err := t.site.STS.Inject(f); err != nil {
 		return err
 	}
-	defer t.site.STS.ClearFaults()
+	defer func() {
+		t.site.STS.ClearFaults()
+		t.told.fault(spell{began, time.Now()})
+	}()
 	return wait(ctx, t.brief())
 }
 

@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"maps"
-	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -20,11 +19,8 @@ type Stats struct {
 	// Disorder counts credentials that were not issued after the one before
 	// on the same stream.
 	Disorder int64
-	// Lowest is the least share of its life that a credential had left when
-	// the next one came, by group; below zero the agent had none for a while.
-	// A group that saw no renewal is not there.
-	Lowest map[int]float64
-	// Renewals counts by group, and Late those that came below a third.
+	// Renewals counts by group, and Late those that came when a credential had
+	// less than a third of its life left.
 	Renewals, Late map[int]int64
 }
 
@@ -39,16 +35,6 @@ func (s *Stats) Add(o Stats) {
 	s.Disorder += o.Disorder
 	s.Failures, s.Problems, s.Ends = summed(s.Failures, o.Failures), summed(s.Problems, o.Problems), summed(s.Ends, o.Ends)
 	s.Renewals, s.Late = summed(s.Renewals, o.Renewals), summed(s.Late, o.Late)
-	lowest := maps.Clone(o.Lowest)
-	for group, least := range s.Lowest {
-		if other, ok := lowest[group]; !ok || least < other {
-			if lowest == nil {
-				lowest = map[int]float64{}
-			}
-			lowest[group] = least
-		}
-	}
-	s.Lowest = lowest
 }
 
 func summed[K comparable](a, b map[K]int64) map[K]int64 {
@@ -72,13 +58,12 @@ type counts struct {
 	mu             sync.Mutex
 	failures       map[string]int64
 	problems, ends map[string]int64
-	lowest         map[int]float64
 	renewals, late map[int]int64
 }
 
 func (c *counts) init() {
 	c.failures, c.problems, c.ends = map[string]int64{}, map[string]int64{}, map[string]int64{}
-	c.lowest, c.renewals, c.late = map[int]float64{}, map[int]int64{}, map[int]int64{}
+	c.renewals, c.late = map[int]int64{}, map[int]int64{}
 }
 
 // longestText bounds what is counted by what it said.
@@ -102,11 +87,6 @@ func (c *counts) renewed(group int, left float64) {
 	if left < low {
 		c.late[group]++
 	}
-	lowest, ok := c.lowest[group]
-	if !ok {
-		lowest = math.Inf(1)
-	}
-	c.lowest[group] = min(lowest, left)
 }
 
 // Stats gives the counts.
@@ -119,7 +99,7 @@ func (f *Fleet) Stats() Stats {
 		Welcomes: c.welcomes.Load(), Credentials: c.credentials.Load(), Revocations: c.revocations.Load(),
 		Reconnects: c.reconnects.Load(), Heartbeats: c.heartbeats.Load(),
 		Problems: maps.Clone(c.problems), Ends: maps.Clone(c.ends), Disorder: c.disorder.Load(),
-		Lowest: maps.Clone(c.lowest), Renewals: maps.Clone(c.renewals), Late: maps.Clone(c.late),
+		Renewals: maps.Clone(c.renewals), Late: maps.Clone(c.late),
 	}
 }
 
