@@ -206,13 +206,7 @@ func (s *CredentialService) grants(p authn.Principal, names []string) ([]storage
 
 // enabled lists the caller's grants that are not disabled.
 func (s *CredentialService) enabled(p authn.Principal) []storage.Grant {
-	var enabled []storage.Grant
-	for _, g := range s.cfg.Directory.GrantsFor(p.TenantID, p.UserID) {
-		if !g.Disabled {
-			enabled = append(enabled, g)
-		}
-	}
-	return enabled
+	return slices.DeleteFunc(s.cfg.Directory.GrantsFor(p.TenantID, p.UserID), func(g storage.Grant) bool { return g.Disabled })
 }
 
 // fetch gets a credential for each grant, or the error of one that has none.
