@@ -4,18 +4,13 @@ package tools_test
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
+	"github.com/stokerd/stoker/internal/docpage"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
-
-const page = "../../../docs/tools.md"
-
-var pages sync.Mutex
 
 // documented compares a part of docs/tools.md with what a test saw. With
 // STOKER_UPDATE_DOCS set, it writes it anew instead.
@@ -24,21 +19,8 @@ func documented(t *testing.T, part, want string) {
 	if t.Failed() {
 		return // what was seen is not what should be told
 	}
-	pages.Lock()
-	defer pages.Unlock()
-	text, err := os.ReadFile(page)
-	must(t, err)
-	start, end := "<!-- "+part+" -->\n", "<!-- /"+part+" -->\n"
-	before, rest, ok := strings.Cut(string(text), start)
-	found, after, ok2 := strings.Cut(rest, end)
-	switch {
-	case !ok || !ok2:
-		t.Fatalf("%s has no place for %s", page, part)
-	case found == want:
-	case os.Getenv("STOKER_UPDATE_DOCS") == "":
-		t.Errorf("%s is stale; run the test with STOKER_UPDATE_DOCS=1 and commit. It should say of %s:\n%s", page, part, want)
-	default:
-		must(t, os.WriteFile(page, []byte(before+start+want+end+after), 0o644))
+	if err := docpage.Keep("../../../docs/tools.md", part, want); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -3,7 +3,6 @@ package metrics_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/stokerd/stoker/internal/docpage"
 	"github.com/stokerd/stoker/server/internal/admission"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/authn"
@@ -121,7 +121,6 @@ func TestOnlyHistogramsBeforeAttach(t *testing.T) {
 // docs/metrics.md lists every metric, and nothing else. With STOKER_UPDATE_DOCS
 // set, the test writes the table anew instead.
 func TestMetricsAreDocumented(t *testing.T) {
-	const path = "../../../docs/metrics.md"
 	got := gather(t, full())
 	names := make([]string, 0, len(got))
 	for name := range got {
@@ -138,23 +137,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n", name, strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp())
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const start, end = "<!-- metrics -->\n", "<!-- /metrics -->\n"
-	before, rest, ok := strings.Cut(string(text), start)
-	documented, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no place for the table", path)
-	}
-	if documented == table.String() {
-		return
-	}
-	if os.Getenv("STOKER_UPDATE_DOCS") == "" {
-		t.Fatalf("%s is stale; run the test with STOKER_UPDATE_DOCS=1 and commit", path)
-	}
-	if err := os.WriteFile(path, []byte(before+start+table.String()+end+after), 0o644); err != nil {
-		t.Fatal(err)
+	if err := docpage.Keep("../../../docs/metrics.md", "metrics", table.String()); err != nil {
+		t.Error(err)
 	}
 }
