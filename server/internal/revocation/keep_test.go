@@ -7,13 +7,13 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stokerd/stoker/internal/transcript"
 	"github.com/stokerd/stoker/server/internal/revocation"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
@@ -300,43 +300,26 @@ func TestWhatDoesNotFitIsFailedUntilThereIsRoom(t *testing.T) {
 	})
 }
 
-// lines is a log that can be read.
-type lines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) count(fragment string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), fragment)
-}
-
 func TestPrintLogsThePolicyAndWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, log := newWorld(), &lines{}
+		w, log := newWorld(), &transcript.Transcript{}
 		defer replica(t, w, accounts(revocation.Print, nil), slog.New(slog.NewTextHandler(log, nil)))()
+		count := func(fragment string) int { return strings.Count(log.String(), fragment) }
 		r, pending := live(1), live(2)
 		r.State = storage.RevocationLocal
 		w.add(r)
 		pass(10 * time.Second)
 		w.add(pending) // the account said apply then
 		pass(10 * time.Second)
-		if log.count("this policy would deny") != 2 || log.count(r.TargetID) != 2 || log.count(pending.TargetID) != 1 {
-			t.Errorf("logged:\n%s", log.text.String())
+		if count("this policy would deny") != 2 || count(r.TargetID) != 2 || count(pending.TargetID) != 1 {
+			t.Errorf("logged:\n%s", log)
 		}
 		if w.state(r.ID) != storage.RevocationLocal || w.state(pending.ID) != storage.RevocationLocal {
 			t.Errorf("%s, %s", w.state(r.ID), w.state(pending.ID))
 		}
 		pass(2 * time.Hour)
-		if log.count("nothing is to be denied any more") != 1 || w.state(r.ID) != storage.RevocationExpired {
-			t.Errorf("%s, logged:\n%s", w.state(r.ID), log.text.String())
+		if count("nothing is to be denied any more") != 1 || w.state(r.ID) != storage.RevocationExpired {
+			t.Errorf("%s, logged:\n%s", w.state(r.ID), log)
 		}
 	})
 }
