@@ -1,38 +1,26 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stokerd/stoker/internal/transcript"
 )
 
 // terminal is a pseudo-terminal with stoker-agent on it.
 type terminal struct {
 	keyboard *os.File
 	command  *exec.Cmd
-
-	mu     sync.Mutex
-	screen bytes.Buffer
+	screen   transcript.Transcript
 }
 
-func (t *terminal) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.screen.Write(b)
-}
-
-func (t *terminal) shows(text string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return strings.Contains(t.screen.String(), text)
-}
+func (t *terminal) shows(text string) bool { return strings.Contains(t.screen.String(), text) }
 
 // echoes says whether the terminal shows what is typed.
 func (t *terminal) echoes(tb testing.TB) bool {
@@ -74,7 +62,7 @@ func startTerminal(tb *testing.T, w *world, args ...string) *terminal {
 		buffer := make([]byte, 1024)
 		for {
 			n, err := keyboard.Read(buffer)
-			if _, _ = t.Write(buffer[:n]); err != nil {
+			if _, _ = t.screen.Write(buffer[:n]); err != nil {
 				return
 			}
 		}
