@@ -18,6 +18,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/loopback"
 )
 
 // path is a network between a source and a broker, that drops connections, loses
@@ -426,28 +427,15 @@ func TestForeignService(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			broker := clienttest.New(t)
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
 			options := []grpc.ServerOption{grpc.Creds(grpccredentials.NewTLS(&tls.Config{
 				Certificates: []tls.Certificate{broker.ServerCertificate()}, ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS13,
 			})), grpc.ForceServerCodec(bytesCodec{})}
 			if c.handler != nil {
 				options = append(options, grpc.UnknownServiceHandler(c.handler))
 			}
-			server := grpc.NewServer(options...)
-			served := make(chan error, 1)
-			go func() { served <- server.Serve(listener) }()
-			defer func() {
-				server.Stop()
-				if err := <-served; err != nil {
-					t.Error(err)
-				}
-			}()
 			config := broker.Config()
-			config.Brokers = []string{listener.Addr().String()}
-			_, err = client.Fetch(t.Context(), config, 0)
+			config.Brokers = []string{loopback.Serve(t, grpc.NewServer(options...))}
+			_, err := client.Fetch(t.Context(), config, 0)
 			if err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("fetch: %v", err)
 			}

@@ -21,6 +21,7 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // as a broker has it by its exporter of traces
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stokerd/stoker/internal/loopback"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -52,19 +53,7 @@ func serveEcho(t *testing.T, options ...grpc.ServerOption) string {
 	t.Helper()
 	s := grpc.NewServer(append(options, grpc.MaxRecvMsgSize(maxMessage))...)
 	stokerv1.RegisterCredentialServiceServer(s, echo{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	return l.Addr().String()
+	return loopback.Serve(t, s)
 }
 
 // within are the options of a server that has the broker's layers.

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/prototext"
 
+	"github.com/stokerd/stoker/internal/loopback"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -36,17 +36,10 @@ type collector struct {
 
 func startCollector(t *testing.T) *collector {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	wantOK(t, err)
-	c := &collector{url: "http://" + listener.Addr().String()}
+	c := &collector{}
 	s := grpc.NewServer()
 	collectorv1.RegisterTraceServiceServer(s, c)
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(listener) }()
-	t.Cleanup(func() {
-		s.Stop()
-		wantOK(t, <-ended)
-	})
+	c.url = "http://" + loopback.Serve(t, s)
 	return c
 }
 

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"testing"
@@ -11,11 +10,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/stokerd/stoker/internal/loopback"
 	"github.com/stokerd/stoker/server/internal/admission"
 )
 
@@ -45,21 +44,7 @@ func TestUnaryCallsAreLimited(t *testing.T) {
 	s := grpc.NewServer(grpc.InTapHandle(limitUnary(exempt.has, 300*time.Millisecond)))
 	healthv1.RegisterHealthServer(s, waiting{})
 	exempt.add(s)
-	l := bufconn.Listen(1 << 16)
-	served := make(chan error)
-	go func() { served <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := grpc.NewClient("passthrough:", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := loopback.Dial(t, loopback.Serve(t, s))
 
 	if _, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("a slow handler: %v", err)

@@ -2,10 +2,8 @@ package agentapi_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -14,10 +12,10 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/stokerd/stoker/internal/loopback"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/agentapi"
 	"github.com/stokerd/stoker/server/internal/apierr"
@@ -293,43 +291,23 @@ func serve(t *testing.T, options ...grpc.ServerOption) *broker {
 		}))...)
 	stokerv1.RegisterCredentialServiceServer(server, credentials)
 	stokerv1.RegisterSessionServiceServer(server, sessions)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	// The streams are told to end before the server is stopped.
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			t.Errorf("Serve: %v", err)
-		}
-	})
+	t.Cleanup(running.Wait)
+	address := loopback.Serve(t, server)
+	t.Cleanup(cancel)
 	running.Go(func() {
 		if err := streams.Run(ctx); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 	})
-	t.Cleanup(func() {
-		cancel()
-		server.Stop()
-		running.Wait()
-	})
-	return &broker{w, streams, server, listener.Addr().String()}
+	return &broker{w, streams, server, address}
 }
 
-// dial makes a client as the agent.
 func (b *broker) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(b.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := conn.Close(); err != nil && status.Code(err) != codes.Canceled { // closed before
-			t.Errorf("close: %v", err)
-		}
-	})
-	return conn
+	return loopback.Dial(t, b.address)
 }
 
 func as(ctx context.Context, agent string) context.Context {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -26,6 +25,7 @@ import (
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 
+	"github.com/stokerd/stoker/internal/loopback"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/bench/internal/light"
 	"github.com/stokerd/stoker/server/internal/pki"
@@ -127,17 +127,7 @@ func serve(t *testing.T, options ...grpc.ServerOption) light.Target {
 	to, config := identities(t)
 	server := grpc.NewServer(append(options, grpc.Creds(credentials.NewTLS(config)))...)
 	stokerv1.RegisterCredentialServiceServer(server, echo{})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	to.Address = listener.Addr().String()
+	to.Address = loopback.Serve(t, server)
 	return to
 }
 
