@@ -51,6 +51,9 @@ const (
 	// streamWindow is how much a call may send before it is read. It also
 	// switches off the estimator that would raise it to megabytes.
 	streamWindow = 64 << 10
+	// writeBuffer is how much is gathered to be sent at once, in bytes: three
+	// credentials with AWS's tokens.
+	writeBuffer = 4 << 10
 	// unaryLimit is how long a call that is no stream may take, from its
 	// headers on: more than two STS calls take at their slowest.
 	unaryLimit = time.Minute
@@ -146,6 +149,10 @@ func transport(secured *tls.Config, message int, streams uint32, alive keepalive
 		// With TLS beneath, a read buffer of grpc's own saves no system call
 		// and stays allocated for as long as the connection is open.
 		grpc.ReadBufferSize(0),
+		// Each connection that is written to has one of these meanwhile, and when
+		// all are told something that is each of them. It holds what an agent is
+		// sent at a time; longer answers go in parts.
+		grpc.WriteBufferSize(writeBuffer),
 		grpc.KeepaliveParams(alive),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 	}
