@@ -23,7 +23,7 @@ func TestRotateAccountKeyOnTwoReplicas(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	_, err := stokerv1.NewGrantServiceClient(a.Admin).UpdateGrant(ctx, &stokerv1.UpdateGrantRequest{
-		Grant:      &stokerv1.Grant{Tenant: "acme", Name: "nightly", Lifetime: durationpb.New(2 * time.Second)},
+		Grant:      &stokerv1.Grant{Tenant: "acme", Name: "nightly", Lifetime: durationpb.New(6 * time.Second)},
 		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"lifetime"}},
 	})
 	must(t, err)
