@@ -217,6 +217,22 @@ func (b *bench) start(ctx context.Context, s *site.Site, name, listen string, in
 	})
 }
 
+// startAll starts n brokers of a site, and gives their addresses in the same
+// order. If one does not start, none is left.
+func (b *bench) startAll(ctx context.Context, s *site.Site, n int) (brokers running, addresses []string, err error) {
+	for i := range n {
+		broker, err := b.start(ctx, s, replica(i), "127.0.0.1:0", false)
+		if err != nil {
+			return nil, nil, errors.Join(err, brokers.kill())
+		}
+		brokers, addresses = append(brokers, broker), append(addresses, broker.Address)
+	}
+	return brokers, addresses, nil
+}
+
+// replica is the name of the broker with that index.
+func replica(i int) string { return fmt.Sprint("broker-", i) }
+
 // environment is this program's without what would change a broker.
 func environment() []string {
 	return slices.DeleteFunc(os.Environ(), func(e string) bool {

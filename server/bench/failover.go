@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"time"
@@ -69,15 +68,11 @@ func (b *bench) failoverOn(ctx context.Context, dsn string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	brokers := make(running, replicas)
-	defer func() { err = errors.Join(err, brokers.kill()) }()
-	addresses := make([]string, replicas)
-	for i := range brokers {
-		if brokers[i], err = b.start(ctx, s, fmt.Sprint("broker-", i), "127.0.0.1:0", false); err != nil {
-			return err
-		}
-		addresses[i] = brokers[i].Address
+	brokers, addresses, err := b.startAll(ctx, s, replicas)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, brokers.kill()) }()
 	f, err := fleet.New(fleet.Options{Agents: agents, Brokers: addresses, Return: true})
 	if err != nil {
 		return err
@@ -97,7 +92,7 @@ func (b *bench) failoverOn(ctx context.Context, dsn string) (err error) {
 		if err := stop(brokers[i]); err != nil {
 			return err
 		}
-		if brokers[i], err = b.start(ctx, s, fmt.Sprint("broker-", i), addresses[i], false); err != nil {
+		if brokers[i], err = b.start(ctx, s, replica(i), addresses[i], false); err != nil {
 			return err
 		}
 		if err := f.AwaitConnected(ctx, n); err != nil {

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -56,17 +55,12 @@ func (b *bench) supplyBy(ctx context.Context, mode string, replicas, n int, dsn 
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	seen := supplied{mode: mode, agents: n, lifetime: life}
-	brokers := make(running, replicas)
-	defer func() { err = errors.Join(err, brokers.kill()) }()
-	addresses := make([]string, replicas)
-	for i := range brokers {
-		if brokers[i], err = b.start(ctx, s, fmt.Sprint("broker-", i), "127.0.0.1:0", false); err != nil {
-			return err
-		}
-		addresses[i] = brokers[i].Address
+	brokers, addresses, err := b.startAll(ctx, s, replicas)
+	if err != nil {
+		return err
 	}
-	seen.brokers = brokers
+	defer func() { err = errors.Join(err, brokers.kill()) }()
+	seen := supplied{mode: mode, agents: n, lifetime: life, brokers: brokers}
 	if seen.crowd, err = b.gatherCrowd(ctx, s, addresses); err != nil {
 		return err
 	}
