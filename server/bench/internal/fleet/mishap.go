@@ -30,14 +30,19 @@ func (f *Fleet) Drop(group, n int) {
 	}
 }
 
+// again makes a change of the agent, under its lock, and has it connect again.
+func (a *agent) again(change func()) {
+	a.mu.Lock()
+	change()
+	a.mu.Unlock()
+	a.hangUp()
+}
+
 // Deafen has so many agents of a group read next to nothing of their next
 // stream, for which they connect again, until they give it up after the time.
 func (f *Fleet) Deafen(group, n int, until time.Duration) {
 	for _, a := range f.some(group, n) {
-		a.mu.Lock()
-		a.deaf = true
-		a.mu.Unlock()
-		a.hangUp()
+		a.again(func() { a.deaf = true })
 		time.AfterFunc(until, a.hearAgain)
 	}
 }
@@ -57,10 +62,7 @@ func (a *agent) hearAgain() {
 // again: what they say of the credential that they hold is wrong by as much.
 func (f *Fleet) Skew(group, n int, by time.Duration) {
 	for _, a := range f.some(group, n) {
-		a.mu.Lock()
-		a.skew = by
-		a.mu.Unlock()
-		a.hangUp()
+		a.again(func() { a.skew = by })
 	}
 }
 
@@ -92,10 +94,7 @@ func (f *Fleet) Vanish(group, n int, keep time.Duration) error {
 // the session that was made with it. It connects again.
 func (f *Fleet) Replace(index int, identity Identity) {
 	a := f.agents[index]
-	a.mu.Lock()
-	a.identity = identity
-	a.mu.Unlock()
-	a.hangUp()
+	a.again(func() { a.identity = identity })
 }
 
 // graves are half-open connections, which are closed when their time is over.
