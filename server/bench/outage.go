@@ -62,11 +62,11 @@ func (b *bench) outage(ctx context.Context) (err error) {
 		return err
 	}
 	up := s.STS.Load()
-	savable := savable(before, opened, quota/10)
+	possible := savable(before, opened, quota/10)
 	formula := recoveryTime(float64(len(before)), float64(len(before)), quota/10, demand)
 	b.measureOutage(n, Measure{Name: "calls a second while the STS is away", Unit: Rate, Stoker: float64(down.Calls) / (b.Lifetime * 2 / 3).Seconds(), Goal: atMost(2)})
-	b.measureOutage(n, Measure{Name: "leases that can be saved", Unit: Count, Stoker: float64(savable)})
-	b.measureOutage(n, Measure{Name: "leases that were saved", Unit: Count, Stoker: float64(saved), Goal: atLeast(float64(savable) * tolerated)})
+	b.measureOutage(n, Measure{Name: "leases that can be saved", Unit: Count, Stoker: float64(possible)})
+	b.measureOutage(n, Measure{Name: "leases that were saved", Unit: Count, Stoker: float64(saved), Goal: atLeast(float64(possible) * tolerated)})
 	b.measureOutage(n, Measure{Name: "all supplied after the STS is back", Unit: Seconds, Stoker: recovered.Seconds(), Goal: atMost(formula.Seconds() / tolerated)})
 	b.measureOutage(n, Measure{Name: "the same by the formula of docs/scale.md", Unit: Seconds, Stoker: formula.Seconds()})
 	b.measureOutage(n, Measure{Name: "most calls within a second, of the budget", Unit: Share, Stoker: float64(up.Most) / quota, Goal: atMost(1.1)})
