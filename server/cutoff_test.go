@@ -13,8 +13,10 @@ import (
 	"github.com/stokerd/stoker/server/internal/reason"
 )
 
-// prompt is how long after the acknowledgement a stream may still be open.
-const prompt = time.Second
+// prompt is how long after the acknowledgement a stream may still be open here.
+// The promise is a second, which stoker-bench measures; a machine that runs
+// tests may be busy with others.
+const prompt = 10 * time.Second
 
 // cutOff does something to the agent of an open stream, and checks that the
 // stream ends in time with the reason, that nothing was sent on it after the
@@ -131,7 +133,7 @@ func TestCertificateEndsDuringTheStream(t *testing.T) {
 		t.Errorf("%d credentials in the certificate's life", got)
 	}
 	wantReason(t, s.err, reason.CertificateExpired)
-	if late := s.at.Sub(end); late < -prompt || late > prompt {
+	if late := s.at.Sub(end); late < -time.Second || late > prompt {
 		t.Errorf("the stream ended %s after the certificate", late)
 	}
 	// The connection is still open, and of no use.
@@ -155,7 +157,7 @@ func TestSessionEndsDuringTheStream(t *testing.T) {
 	s.credential()
 	s.end()
 	wantReason(t, s.err, reason.TokenExpired)
-	if late := s.at.Sub(end); late < -prompt || late > prompt {
+	if late := s.at.Sub(end); late < -time.Second || late > prompt {
 		t.Errorf("the stream ended %s after the session", late)
 	}
 }
