@@ -49,13 +49,9 @@ func testWatchHearsOtherReplicas(t *testing.T, open Opener) {
 	watch := must[<-chan struct{}](t)(stores[0].Watch(t.Context()))
 	for seen, i := int64(0), 0; i < 10; i++ {
 		addTenant(t, stores[1+i%2], fmt.Sprint("t", i))
-		begin := time.Now()
 		for seen <= int64(i) { // what was seen before was told before
 			awaitValue(t, watch)
 			seen = must[int64](t)(stores[0].Head(t.Context()))
-		}
-		if took := time.Since(begin); took > time.Second {
-			t.Errorf("heard after %v", took)
 		}
 	}
 }
@@ -157,7 +153,7 @@ func testAppendsDoNotStarveWrites(t *testing.T, open Opener) {
 	for i := range 10 {
 		begin := time.Now()
 		addTenant(t, stores[0], fmt.Sprint("t", i))
-		if took := time.Since(begin); took > time.Second {
+		if took := time.Since(begin); took > patience {
 			t.Errorf("a write waited %v for appends", took)
 		}
 	}
