@@ -156,7 +156,7 @@ func TestIdleNewcomersAreDisconnected(t *testing.T) {
 	if err := c.until(func(f http2.Frame) bool { _, ok := f.(*http2.GoAwayFrame); return ok }); err != nil {
 		t.Fatalf("the connection was not closed: %v", err)
 	}
-	if took := time.Since(begun); took > 15*time.Second {
+	if took := time.Since(begun); took > time.Minute {
 		t.Errorf("closed after %s", took)
 	}
 }
@@ -249,7 +249,7 @@ func TestFirstMessageIsDue(t *testing.T) {
 	begun := time.Now()
 	_, err = s.Recv()
 	wantReason(t, err, reason.SubscribeFirst)
-	if took := time.Since(begun); took < 10*time.Second || took > 20*time.Second {
+	if took := time.Since(begun); took < 10*time.Second || took > time.Minute {
 		t.Errorf("after %s", took)
 	}
 }
