@@ -116,7 +116,7 @@ func TestCertificateEndsDuringTheStream(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	b := site(t, brokertest.Options{})
 	acme := join(t, b, "acme", 3*time.Second)
-	cert := b.SignAgent("acme", "laptop", 8*time.Second)
+	cert := b.SignAgent("acme", "laptop", 20*time.Second)
 	end := brokertest.Leaf(cert).NotAfter
 	short := acme.with(b, cert)
 	s := subscribe(t, short)
