@@ -8,6 +8,7 @@ import (
 	"time"
 
 	stoker "github.com/stokerd/stoker/client"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 )
@@ -38,17 +39,17 @@ func TestServiceEmbedsTheClient(t *testing.T) {
 		wantOK(t, err)
 		keys[c.AccessKeyID] = true
 	}
-	poll(t, func() bool { use(); return len(keys) >= 3 })
+	polling.Until(t.Context(), t, "three credentials", func() bool { use(); return len(keys) >= 3 })
 	b.Restart()
 	seen := len(keys)
-	poll(t, func() bool { use(); return len(keys) >= seen+2 })
+	polling.Until(t.Context(), t, "two more credentials after the restart", func() bool { use(); return len(keys) >= seen+2 })
 	status := source.Status()
 	if !status.Connected {
 		t.Error("not connected")
 	}
 
 	disableGrant(t, stokerv1.NewGrantServiceClient(b.Admin), true)
-	poll(t, func() bool {
+	polling.Until(t.Context(), t, "the grant to be disabled", func() bool {
 		_, err := provider.Retrieve(t.Context())
 		return errors.Is(err, stoker.ErrRevoked) && stoker.ReasonOf(err) == stoker.ReasonGrantDisabled
 	})

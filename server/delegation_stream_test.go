@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -142,7 +143,7 @@ func TestServiceResumes(t *testing.T) {
 		t.Fatalf("got %v, %v", m, err)
 	}
 	// The acceptance is silent: the list of streams shows it.
-	poll(t, func() bool {
+	polling.Until(t.Context(), t, "the held credential in the list of streams", func() bool {
 		listed, err := stokerv1.NewFleetServiceClient(b.Admin).ListStreams(t.Context(), &stokerv1.ListStreamsRequest{})
 		return err == nil && len(listed.GetStreams()) == 1 && listed.GetStreams()[0].GetGrants()[0].GetCredentialId() == c.GetId()
 	})
@@ -276,18 +277,4 @@ func disableGrant(t *testing.T, grants stokerv1.GrantServiceClient, disabled boo
 		Grant: &stokerv1.Grant{Tenant: "acme", Name: "nightly", Disabled: disabled}, UpdateMask: mask("disabled"),
 	})
 	wantOK(t, err)
-}
-
-// poll waits until something is so.
-func poll(t *testing.T, so func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.After(patience); !so(); {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("it did not come so")
-		}
-	}
 }

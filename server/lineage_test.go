@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -86,7 +87,7 @@ func TestDeletedNamesDoNotComeBack(t *testing.T) {
 			// A certificate's times have whole seconds.
 			fresh.NotBefore = time.Now().Add(time.Second)
 			next := a.with(b, forge(t, ours, fresh))
-			poll(t, func() bool { return time.Now().After(fresh.NotBefore) })
+			polling.Until(t.Context(), t, "the certificate's beginning", func() bool { return time.Now().After(fresh.NotBefore) })
 			err := next.whoami(brokertest.Basic(t.Context(), "backup@acme", "whatever"))
 			if reasonOf(err) == string(reason.CertificateRevoked) {
 				t.Errorf("a certificate of the next agent: %v", err)
@@ -122,10 +123,10 @@ func TestIntrospectionSeesTheCertificate(t *testing.T) {
 	bundle := b.Config.TLS.ClientAuthorities
 	wantOK(t, os.WriteFile(bundle+".next", ours.CertificatePEM(), 0o600))
 	wantOK(t, os.Rename(bundle+".next", bundle))
-	poll(t, func() bool { return ask(t.Context(), foreign.token) == "CERTIFICATE_REVOKED" })
+	polling.Until(t.Context(), t, "the other authority to be distrusted", func() bool { return ask(t.Context(), foreign.token) == "CERTIFICATE_REVOKED" })
 	if got := ask(t.Context(), own.token); got != "active" {
 		t.Errorf("a token of the other authority's certificate: %s", got)
 	}
 	b.Revoke(own.cert)
-	poll(t, func() bool { return ask(t.Context(), own.token) == "CERTIFICATE_REVOKED" })
+	polling.Until(t.Context(), t, "the revocation list to be read", func() bool { return ask(t.Context(), own.token) == "CERTIFICATE_REVOKED" })
 }

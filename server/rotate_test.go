@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/status"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/apierr"
@@ -122,23 +122,14 @@ func TestReplaceTokenKeys(t *testing.T) {
 	acme := join(t, b, "acme", time.Hour).session(t)
 	acme.works(t)
 	wantOK(t, server.ReplaceTokenKeys(t.Context(), b.Config))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	polling.Until(t.Context(), t, "the old token's end", func() bool {
 		err := acme.whoami(acme.ctx(t))
-		if got := apierr.Reason(status.Convert(err)); got == reason.TokenInvalid {
-			break
-		} else if err != nil {
-			t.Fatal(err)
+		over := apierr.Reason(status.Convert(err)) == reason.TokenInvalid
+		if !over {
+			wantOK(t, err)
 		}
-		select {
-		case <-ctx.Done():
-			t.Fatal("the old token is still good")
-		case <-tick.C:
-		}
-	}
+		return over
+	})
 	acme.session(t).works(t)
 	if got := rotations(t, b); len(got) != 1 || got[0] != "token" {
 		t.Errorf("the trail says that %v were replaced", got)

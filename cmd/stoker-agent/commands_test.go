@@ -15,6 +15,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 func TestWhoami(t *testing.T) {
@@ -190,9 +191,7 @@ func TestExec(t *testing.T) {
 	// until asks again until the answer is the wanted one: a push takes a moment.
 	until := func(contains string) {
 		t.Helper()
-		if err := waitFor(func() bool { return strings.Contains(ask(), contains) }); err != nil {
-			t.Fatalf("no answer has %q", contains)
-		}
+		polling.Until(t.Context(), t, "an answer with "+contains, func() bool { return strings.Contains(ask(), contains) })
 	}
 	if first := ask(); !strings.HasPrefix(first, "200 ") {
 		t.Errorf("at first: %s", first)
@@ -336,22 +335,18 @@ func TestRun(t *testing.T) {
 		}
 	})
 	w.broker.Revoke("photos", client.ReasonGrantDisabled)
-	if err := waitFor(func() bool {
+	polling.Until(t.Context(), t, "the revocation", func() bool {
 		status, body, err := askEndpoint(url, string(token))
 		return err == nil && status == 403 && strings.Contains(body, "GRANT_DISABLED")
-	}); err != nil {
-		t.Error("a revocation does not arrive")
-	}
+	})
 	if code, out, errs := w.run(t, nil, "credential-process", "--grant", "photos"); code != 1 || out != "" || !strings.Contains(errs, "GRANT_DISABLED") {
 		t.Errorf("credential-process of a revoked grant: %d %s %s", code, out, errs)
 	}
 	w.broker.Push("photos", time.Hour)
-	if err := waitFor(func() bool {
+	polling.Until(t.Context(), t, "a profile in the shared-credentials file", func() bool {
 		text, err := os.ReadFile(shared)
 		return err == nil && strings.Contains(string(text), "[stoker-photos]")
-	}); err != nil {
-		t.Error("no profile in the shared-credentials file")
-	}
+	})
 	r.stop(t)
 	if text, err := os.ReadFile(shared); err != nil || strings.Contains(string(text), "stoker") {
 		t.Errorf("the profile outlives the agent: %s, %v", text, err)
@@ -379,31 +374,16 @@ func TestRunSurvives(t *testing.T) {
 		t.Errorf("%d %s %v", status, body, err)
 	}
 	w.broker.Start()
-	if err := waitFor(func() bool {
+	polling.Until(t.Context(), t, "the agent to find the broker", func() bool {
 		status, _, err := askEndpoint(url, string(token))
 		return err == nil && status == 200
-	}); err != nil {
-		t.Error("it does not find the broker")
-	}
+	})
 	r.stop(t)
 	for line := range strings.Lines(r.stderr.String()) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("not JSON: %s", line)
 		}
 	}
-}
-
-// waitFor asks until it is so, for processes that tell nobody.
-func waitFor(done func() bool) error {
-	ticker := time.NewTicker(25 * time.Millisecond)
-	defer ticker.Stop()
-	for range 400 {
-		if done() {
-			return nil
-		}
-		<-ticker.C
-	}
-	return os.ErrDeadlineExceeded
 }
 
 func TestVersion(t *testing.T) {

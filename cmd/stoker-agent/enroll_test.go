@@ -13,6 +13,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 // joining is a world with a join token, and the variables to enroll with.
@@ -151,13 +152,11 @@ func TestRunRenews(t *testing.T) {
 
 	r = w.start(t, nil, "run", "--listen", freeAddress(t))
 	var now client.Certificate
-	if err := waitFor(func() bool {
+	polling.Until(t.Context(), t, "a renewed certificate in use", func() bool {
 		now, err = client.ReadCertificate(files)
 		// The third login is with the new certificate.
 		return err == nil && now.Serial != before.Serial && w.broker.Streams() == 1 && w.broker.Logins() == 3
-	}); err != nil {
-		t.Errorf("it has %v, %v", now, err)
-	}
+	})
 	r.stop(t)
 	if log := r.stderr.String(); !strings.Contains(log, now.Serial) || !strings.Contains(log, "to be renewed at") {
 		t.Errorf("the log says\n%s", log)

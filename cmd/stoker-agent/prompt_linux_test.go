@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stokerd/stoker/internal/polling"
 	"github.com/stokerd/stoker/internal/transcript"
 )
 
@@ -78,18 +79,14 @@ func startTerminal(tb *testing.T, w *world, args ...string) *terminal {
 func TestPrompt(t *testing.T) {
 	w := newWorld(t)
 	console := startTerminal(t, w, "whoami")
-	if err := waitFor(func() bool { return console.shows("Password of nightly@acme: ") && !console.echoes(t) }); err != nil {
-		t.Fatal("no prompt")
-	}
+	polling.Until(t.Context(), t, "a prompt", func() bool { return console.shows("Password of nightly@acme: ") && !console.echoes(t) })
 	if _, err := console.keyboard.WriteString(w.broker.Password() + "\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := console.command.Wait(); err != nil {
 		t.Error(err)
 	}
-	if err := waitFor(func() bool { return console.shows("nas-1") }); err != nil {
-		t.Error("no answer")
-	}
+	polling.Until(t.Context(), t, "an answer", func() bool { return console.shows("nas-1") })
 	if console.shows("CANARY") {
 		t.Error("the password is on the screen")
 	}
@@ -99,9 +96,7 @@ func TestPrompt(t *testing.T) {
 func TestPromptInterrupted(t *testing.T) {
 	w := newWorld(t)
 	console := startTerminal(t, w, "whoami")
-	if err := waitFor(func() bool { return console.shows("Password of") && !console.echoes(t) }); err != nil {
-		t.Fatal("no prompt")
-	}
+	polling.Until(t.Context(), t, "a prompt", func() bool { return console.shows("Password of") && !console.echoes(t) })
 	if _, err := console.keyboard.WriteString("\x03"); err != nil {
 		t.Fatal(err)
 	}
@@ -117,18 +112,14 @@ func TestEnrollPrompt(t *testing.T) {
 	w, token, env := joining(t)
 	w.env = append(w.env, env...)
 	console := startTerminal(t, w, "enroll", "--out", w.dir+"/new")
-	if err := waitFor(func() bool { return console.shows("Join token: ") && !console.echoes(t) }); err != nil {
-		t.Fatal("no prompt")
-	}
+	polling.Until(t.Context(), t, "a prompt", func() bool { return console.shows("Join token: ") && !console.echoes(t) })
 	if _, err := console.keyboard.WriteString(token + "\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := console.command.Wait(); err != nil {
 		t.Error(err)
 	}
-	if err := waitFor(func() bool { return console.shows("enrolled as") }); err != nil {
-		t.Error("no answer")
-	}
+	polling.Until(t.Context(), t, "an answer", func() bool { return console.shows("enrolled as") })
 	if console.shows(token[20:60]) {
 		t.Error("the token is on the screen")
 	}

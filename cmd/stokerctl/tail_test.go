@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 // lines collects what is printed and tells of each line.
@@ -102,7 +104,7 @@ func TestTailGoesOn(t *testing.T) {
 	p := sit(t)
 	place := filepath.Join(t.TempDir(), "place")
 	tail := p.tail(t, "--event", "admin.created", "--place", place)
-	awaitFile(t, place)
+	polling.File(t.Context(), t, place)
 	p.succeeds(t, "tenant", "create", "first")
 	tail.out.wait(t, "name=first")
 	tail.interrupt(t)
@@ -112,24 +114,6 @@ func TestTailGoesOn(t *testing.T) {
 	again.interrupt(t)
 	if text := again.out.all(); strings.Contains(text, "first") {
 		t.Errorf("printed again\n%s", text)
-	}
-}
-
-// awaitFile waits until a file is there.
-func awaitFile(t *testing.T, path string) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(10 * time.Second)
-	for {
-		if _, err := os.Stat(path); err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("%s does not appear", path)
-		}
 	}
 }
 

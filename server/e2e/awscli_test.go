@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 // debianAWS is where Debian installs the AWS CLI; another may come first on
@@ -38,7 +39,7 @@ if $aws s3 rm s3://shared/alpha/file; then exit 5; fi
 		defer close(done)
 		out, err = cmd.CombinedOutput()
 	}()
-	waitFor(ctx, t, s.path("aws.ready"))
+	polling.File(ctx, t, s.path("aws.ready"))
 	s.renewTwice(ctx, t, "alpha")
 	s.write(t, "aws.go", nil, 0o600)
 	<-done

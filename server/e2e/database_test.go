@@ -12,6 +12,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -50,7 +51,7 @@ func renewed(ctx context.Context, t *testing.T, fleet []*client.Source) {
 		must(t, err)
 		before[i] = c.ID
 	}
-	waitUntil(ctx, t, "a renewal of every agent", func() bool {
+	polling.Until(ctx, t, "a renewal of every agent", func() bool {
 		all := true
 		for i, s := range fleet {
 			c, err := s.Credential("short")
@@ -116,14 +117,14 @@ func TestKilledDatabaseLeavesNoAgentDry(t *testing.T) {
 			return err == nil && answer.GetStatus() == want
 		}
 	}
-	waitUntil(ctx, t, "NOT_SERVING", is(grpc_health_v1.HealthCheckResponse_NOT_SERVING))
+	polling.Until(ctx, t, "NOT_SERVING", is(grpc_health_v1.HealthCheckResponse_NOT_SERVING))
 	for i, s := range fleet {
 		if _, err := s.Credential("short"); err != nil {
 			t.Errorf("agent %d lost its credential with the database: %v", i, err)
 		}
 	}
 	db.Restart(t)
-	waitUntil(ctx, t, "SERVING", is(grpc_health_v1.HealthCheckResponse_SERVING))
+	polling.Until(ctx, t, "SERVING", is(grpc_health_v1.HealthCheckResponse_SERVING))
 	renewed(ctx, t, fleet)
 	for _, replica := range []*brokertest.Broker{a, b} {
 		report, err := stokerv1.NewAuditServiceClient(replica.Admin).Verify(ctx, &stokerv1.VerifyRequest{})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/polling"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
 
@@ -169,7 +170,7 @@ func (e *enrolling) ownPKI(ctx context.Context, t *testing.T, blocks []string) {
 		t.Errorf("it says %s", out)
 	}
 	run(t, e.shell(ctx, "pki", blocks[2]))
-	waitUntil(ctx, t, "the broker to read the list", func() bool {
+	polling.Until(ctx, t, "the broker to read the list", func() bool {
 		out, err := e.shell(ctx, "agent", "stoker-agent whoami").CombinedOutput()
 		return err != nil && strings.Contains(string(out), "refused this agent's certificate")
 	})

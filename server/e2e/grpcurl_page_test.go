@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/polling"
 	"github.com/stokerd/stoker/internal/transcript"
 	"github.com/stokerd/stoker/proto/manual"
 )
@@ -35,7 +36,7 @@ func development(ctx context.Context, t *testing.T, args ...string) (dir, main, 
 		}
 	})
 	banner := regexp.MustCompile(`(?s)broker 127\.0\.0\.1:(\d+), enrollment 127\.0\.0\.1:(\d+),.*Control-C`)
-	waitUntil(ctx, t, "the banner", func() bool { return banner.MatchString(out.String()) })
+	polling.Until(ctx, t, "the banner", func() bool { return banner.MatchString(out.String()) })
 	ports := banner.FindStringSubmatch(out.String())
 	return dir, "localhost:" + ports[1], "localhost:" + ports[2]
 }

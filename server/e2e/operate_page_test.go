@@ -19,6 +19,7 @@ import (
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/internal/partner"
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -138,7 +139,7 @@ func (o *operating) intact(t *testing.T, want bool) {
 // still has a credential.
 func (o *operating) supplied(ctx context.Context, t *testing.T, a *held, connections int32) client.Credential {
 	t.Helper()
-	waitUntil(ctx, t, "the agent to be back", func() bool { return a.connected.Load() >= connections })
+	polling.Until(ctx, t, "the agent to be back", func() bool { return a.connected.Load() >= connections })
 	c, err := a.Credential("nightly")
 	must(t, err)
 	return c

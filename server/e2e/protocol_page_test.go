@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/polling"
 	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
@@ -83,7 +84,7 @@ func TestPythonAgentAsDocumented(t *testing.T) {
 	})
 	says := func(text string, times int) {
 		t.Helper()
-		waitUntil(ctx, t, text, func() bool { return strings.Count(out.String(), text) >= times })
+		polling.Until(ctx, t, text, func() bool { return strings.Count(out.String(), text) >= times })
 	}
 	says("credential nightly A", 1)
 	fleet := stokerv1.NewFleetServiceClient(d.admin)
@@ -99,13 +100,13 @@ func TestPythonAgentAsDocumented(t *testing.T) {
 			return false
 		}
 	}
-	waitUntil(ctx, t, "the acknowledgement", supplied(func(g *stokerv1.StreamGrant) bool { return g.GetAcknowledgeTime() != nil }))
+	polling.Until(ctx, t, "the acknowledgement", supplied(func(g *stokerv1.StreamGrant) bool { return g.GetAcknowledgeTime() != nil }))
 	logins := d.count(t, "session.created")
 
 	d.kill()
 	d.start()
 	says("connected as", 2)
-	waitUntil(ctx, t, "the resumption", supplied(func(*stokerv1.StreamGrant) bool { return true }))
+	polling.Until(ctx, t, "the resumption", supplied(func(*stokerv1.StreamGrant) bool { return true }))
 	if n := d.sts.Calls()["GetFederationToken"]; n != 1 {
 		t.Errorf("the restart cost %d STS calls", n-1)
 	}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/apierr"
@@ -121,7 +122,7 @@ func TestReplicaWithoutItsDatabaseIssuesNothingAndKeepsItsStreams(t *testing.T) 
 		must(t, err)
 		return answer.GetStatus()
 	}
-	waitUntil(ctx, t, "NOT_SERVING", func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING })
+	polling.Until(ctx, t, "NOT_SERVING", func() bool { return serving() == grpc_health_v1.HealthCheckResponse_NOT_SERVING })
 	// Another agent's first credential needs a record, which cannot be made.
 	if _, err := agents.GetCredentials(brokertest.Basic(ctx, "backup@acme", password), &stokerv1.GetCredentialsRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("a login without the database: %v", err)
@@ -131,7 +132,7 @@ func TestReplicaWithoutItsDatabaseIssuesNothingAndKeepsItsStreams(t *testing.T) 
 	}
 
 	link.Restore()
-	waitUntil(ctx, t, "SERVING", func() bool { return serving() == grpc_health_v1.HealthCheckResponse_SERVING })
+	polling.Until(ctx, t, "SERVING", func() bool { return serving() == grpc_health_v1.HealthCheckResponse_SERVING })
 	// The stream lived through it, and learns what happens now.
 	_, err = stokerv1.NewGrantServiceClient(a.Admin).UpdateGrant(ctx, &stokerv1.UpdateGrantRequest{
 		Grant:      &stokerv1.Grant{Tenant: "acme", Name: "nightly", Access: stokerv1.Access_ACCESS_RESTORE},

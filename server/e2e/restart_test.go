@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/stokerd/stoker/client"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -80,7 +81,7 @@ func TestRestartIsFree(t *testing.T) {
 		}
 	}
 	d.start()
-	waitUntil(ctx, t, "all agents to be back", func() bool {
+	polling.Until(ctx, t, "all agents to be back", func() bool {
 		for _, a := range fleet {
 			if a.connected.Load() < 2 {
 				return false

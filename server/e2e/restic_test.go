@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stokerd/stoker/internal/partner"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 )
@@ -38,7 +39,7 @@ func (s *site) renewTwice(ctx context.Context, t *testing.T, tenant string) {
 	for _, access := range []stokerv1.Access{stokerv1.Access_ACCESS_MAINTAIN, stokerv1.Access_ACCESS_BACKUP} {
 		before := s.issued(t, tenant)
 		s.change(t, tenant, access)
-		waitUntil(ctx, t, "a renewal", func() bool { return s.issued(t, tenant) > before })
+		polling.Until(ctx, t, "a renewal", func() bool { return s.issued(t, tenant) > before })
 	}
 }
 
@@ -93,7 +94,7 @@ func TestResticThroughTheAgent(t *testing.T) {
 		}
 		done <- string(out)
 	}()
-	waitFor(ctx, t, s.path("ready"))
+	polling.File(ctx, t, s.path("ready"))
 	s.renewTwice(ctx, t, "alpha")
 	s.write(t, "go", nil, 0o600)
 	if out := <-done; !strings.Contains(out, "1 snapshots") {
@@ -111,24 +112,6 @@ func TestResticThroughTheAgent(t *testing.T) {
 	exec("unlock")
 	if out := exec("snapshots"); !strings.Contains(out, "2 snapshots") {
 		t.Errorf("snapshots:\n%s", out)
-	}
-}
-
-func waitFor(ctx context.Context, t *testing.T, path string) {
-	t.Helper()
-	waitUntil(ctx, t, path, func() bool { _, err := os.Stat(path); return err == nil })
-}
-
-func waitUntil(ctx context.Context, t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -66,7 +67,7 @@ func TestRestoreWorker(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(ctx, t, "the first credential", func() bool { return s.issued(t, "alpha") == 1 })
+	polling.Until(ctx, t, "the first credential", func() bool { return s.issued(t, "alpha") == 1 })
 	// A credential that is not the present one is replaced by one under the
 	// grant's new terms, in the middle of the restore.
 	_, err := stokerv1.NewFleetServiceClient(s.Admin).Revoke(ctx, &stokerv1.RevokeRequest{
@@ -75,7 +76,7 @@ func TestRestoreWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(ctx, t, "another credential", func() bool { return s.issued(t, "alpha") == 2 })
+	polling.Until(ctx, t, "another credential", func() bool { return s.issued(t, "alpha") == 2 })
 	if first, err := os.ReadFile(gate); err != nil || string(first) != "first" {
 		t.Errorf("the first file has %q, %v", first, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -86,7 +87,7 @@ func TestRollingRestartLeavesNoAgentDry(t *testing.T) {
 				renewed[i] = c.ID
 			}
 		}
-		waitUntil(ctx, t, "a renewal of every agent", func() bool {
+		polling.Until(ctx, t, "a renewal of every agent", func() bool {
 			for i, s := range fleet {
 				if c, err := s.Credential("nightly"); err == nil && c.ID == renewed[i] {
 					return false

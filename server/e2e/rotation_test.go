@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 )
@@ -52,7 +53,7 @@ func TestRotateAccountKeyOnTwoReplicas(t *testing.T) {
 			}
 		}()
 	}
-	waitUntil(ctx, t, "both replicas to be listed", func() bool {
+	polling.Until(ctx, t, "both replicas to be listed", func() bool {
 		status, err := stokerv1.NewFleetServiceClient(a.Admin).GetStatus(ctx, &stokerv1.GetStatusRequest{})
 		return err == nil && len(status.GetReplicas()) == 2
 	})

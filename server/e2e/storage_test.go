@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stokerd/stoker/internal/partner/postgres"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -39,7 +40,7 @@ func TestMoveFromSQLiteToPostgreSQL(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(d.config, []byte(strings.Replace(string(text), "sqlite: "+sqlite, "postgres: \""+database+"\"", 1)), 0o600))
 	d.start()
-	waitUntil(ctx, t, "the agent to be back", func() bool { return agent.connected.Load() >= 2 })
+	polling.Until(ctx, t, "the agent to be back", func() bool { return agent.connected.Load() >= 2 })
 	if c, err := agent.Credential("nightly"); err != nil || c.ID != before.ID {
 		t.Errorf("the agent has %v, %v", c.ID, err)
 	}

@@ -24,6 +24,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"github.com/stokerd/stoker/internal/partner/minio"
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 // gate stands before MinIO, as S3 and as STS, and does what MinIO does not do
@@ -250,7 +251,7 @@ func TestGate(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	until(ctx, t, "the credential's end", func() bool {
+	polling.Until(ctx, t, "the credential's end", func() bool {
 		err := put(ctx, s3, "solo/key")
 		return err != nil && strings.Contains(err.Error(), "ExpiredToken")
 	})

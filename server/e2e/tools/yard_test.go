@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/stokerd/stoker/internal/partner/minio"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server"
 	"github.com/stokerd/stoker/server/internal/brokertest"
@@ -175,7 +176,7 @@ func (y *yard) run(t *testing.T, grants ...string) *agent {
 	// All of them are there once the file has a profile for each.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	until(ctx, t, "the agent's credentials", func() bool {
+	polling.Until(ctx, t, "the agent's credentials", func() bool {
 		text, _ := os.ReadFile(a.file)
 		return strings.Count(string(text), "aws_session_token") == len(grants)
 	})
@@ -233,18 +234,5 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func until(ctx context.Context, t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s", what)
-		case <-tick.C:
-		}
 	}
 }

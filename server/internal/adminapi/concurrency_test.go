@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/admintest"
 	"github.com/stokerd/stoker/server/internal/adminapi"
@@ -337,7 +338,7 @@ func TestFailuresAfterTheRecord(t *testing.T) {
 	must(c.tenants.UpdateTenant(t.Context(), &stokerv1.UpdateTenantRequest{
 		Tenant: &stokerv1.Tenant{Name: "acme", DisplayName: "Acme"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"display_name"}},
 	}))(t)
-	waitFor(t, func() bool {
+	polling.Until(t.Context(), t, "the tenant to be disabled", func() bool {
 		d, _ := c.Directory.TenantByName("acme")
 		return d.Disabled
 	})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stokerd/stoker/server/internal/pki"
 	"github.com/stokerd/stoker/server/internal/policy"
@@ -52,20 +51,4 @@ func newRequest(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return der
-}
-
-// waitFor waits for what another goroutine is about to do.
-func waitFor(t *testing.T, done func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatal("it did not happen")
-		}
-	}
 }

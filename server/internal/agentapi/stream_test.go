@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/agentapi"
 	"github.com/stokerd/stoker/server/internal/authn"
@@ -220,11 +221,7 @@ func (b *broker) pending(t *testing.T, agent string) int {
 // left waits until so many streams are left.
 func (b *broker) left(t *testing.T, n int) {
 	t.Helper()
-	for begun := time.Now(); b.streams.Count(stream.Filter{}) > n; runtime.Gosched() {
-		if time.Since(begun) > 10*time.Second {
-			t.Fatal("the stream is still there")
-		}
-	}
+	polling.Until(t.Context(), t, "the end of a stream", func() bool { return b.streams.Count(stream.Filter{}) <= n })
 }
 
 func TestBadFirstMessages(t *testing.T) {
