@@ -1,18 +1,17 @@
 package audit_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/stokerd/stoker/internal/crash"
 	"github.com/stokerd/stoker/server/internal/audit"
 	"github.com/stokerd/stoker/server/internal/storage"
 	"github.com/stokerd/stoker/server/internal/storage/sqlite"
@@ -72,32 +71,8 @@ func TestKilledUnderLoad(t *testing.T) {
 	path := database(t)
 	var released []string
 	for round := range 3 {
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childPath+"="+path)
-		child.Stderr = os.Stderr
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for range 20 + 71*round { // killed at another place each time
-			if !lines.Scan() {
-				t.Fatalf("the child ended by itself: %v", lines.Err())
-			}
-			released = append(released, lines.Text())
-		}
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		for lines.Scan() { // released before the kill, read after it
-			released = append(released, lines.Text())
-		}
-		if err := child.Wait(); err == nil {
-			t.Fatal("the child was not killed")
-		}
+		// It is killed at another place each time.
+		released = append(released, crash.After(t, 20+71*round, childPath+"="+path)...)
 	}
 	store := openStore(t, path)
 	sink := openFile(t, path+".jsonl")

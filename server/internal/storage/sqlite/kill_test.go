@@ -1,12 +1,10 @@
 package sqlite
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -14,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/stokerd/stoker/internal/crash"
 	"github.com/stokerd/stoker/server/internal/storage"
 )
 
@@ -63,39 +62,14 @@ func writeUntilKilled(path string) error {
 func TestKilledInTheMiddle(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stoker.db")
 	var acknowledged []int64
-	said := func(line string) {
-		sequence, err := strconv.ParseInt(line, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		acknowledged = append(acknowledged, sequence)
-	}
 	for round := range 6 {
-		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childPath+"="+path)
-		child.Stderr = os.Stderr
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for range 5 + 13*round { // killed at another place each time
-			if !lines.Scan() {
-				t.Fatalf("the child ended by itself: %v", lines.Err())
+		// It is killed at another place each time.
+		for _, line := range crash.After(t, 5+13*round, childPath+"="+path) {
+			sequence, err := strconv.ParseInt(line, 10, 64)
+			if err != nil {
+				t.Fatal(err)
 			}
-			said(lines.Text())
-		}
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		for lines.Scan() { // said before the kill, read after it
-			said(lines.Text())
-		}
-		if err := child.Wait(); err == nil {
-			t.Fatal("the child was not killed")
+			acknowledged = append(acknowledged, sequence)
 		}
 		checkAcknowledged(t, path, acknowledged)
 	}
