@@ -160,11 +160,7 @@ func TestTrimInSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		trail := open(t, f, audit.Options{})
-		var a answers
-		for i := range 3500 {
-			a.append(t.Context(), trail, fmt.Sprint(i), audit.NoFence)
-		}
-		a.wg.Wait()
+		fill(t, trail, 0, 3500)
 		<-time.After(time.Hour)
 		done, err := trail.Trim(t.Context(), time.Now())
 		if err != nil || done.Records != 3501 {

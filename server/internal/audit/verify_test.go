@@ -292,11 +292,7 @@ func TestVerifyLongChain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()
 		trail := open(t, f, audit.Options{})
-		var a answers
-		for i := range 2500 {
-			a.append(t.Context(), trail, fmt.Sprint(i), audit.NoFence)
-		}
-		a.wg.Wait()
+		fill(t, trail, 0, 2500)
 		report := verify(t, f)
 		if !report.Intact() || report.Records() != 2501 {
 			t.Fatalf("%d records, %+v", report.Records(), report)
