@@ -1,9 +1,7 @@
 package server_test
 
 import (
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"testing"
 	"time"
 
@@ -80,9 +78,7 @@ func TestAnInvitationDiesWithItsAgent(t *testing.T) {
 	wantOK(t, err)
 	b.Agent("acme", "laptop")
 
-	key, err := pki.NewKey()
-	wantOK(t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	_, request, err := pki.NewRequest()
 	wantOK(t, err)
 	config := b.TLS(tls.Certificate{})
 	conn, err := grpc.NewClient(b.Server.EnrollmentAddr().String(), grpc.WithTransportCredentials(credentials.NewTLS(config)))

@@ -3,9 +3,7 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -269,9 +267,7 @@ func (f *flow) operate() {
 // enroll spends a join token.
 func (f *flow) enroll(token string, key bool) (*stokerv1.EnrollResponse, *grpc.ClientConn, tls.Certificate, error) {
 	t := f.t
-	private, err := pki.NewKey()
-	wantOK(t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, private)
+	private, request, err := pki.NewRequest()
 	wantOK(t, err)
 	if !key {
 		request = request[:20]
@@ -283,9 +279,7 @@ func (f *flow) enroll(token string, key bool) (*stokerv1.EnrollResponse, *grpc.C
 	if err != nil {
 		return nil, conn, tls.Certificate{}, err
 	}
-	keyPEM, err := pki.EncodeKey(private)
-	wantOK(t, err)
-	pair, err := tls.X509KeyPair(answer.GetCertificate().GetCertificatePem(), []byte(keyPEM.Reveal()))
+	pair, err := pki.Pair(private, answer.GetCertificate().GetCertificatePem())
 	wantOK(t, err)
 	return answer, conn, pair, nil
 }

@@ -2,7 +2,6 @@ package server_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -296,9 +295,7 @@ func TestEnrollRefusals(t *testing.T) {
 // renew asks for the next certificate with the agent's present one.
 func renew(t *testing.T, a agent) (*stokerv1.CertificateBundle, error) {
 	t.Helper()
-	key, err := pki.NewKey()
-	wantOK(t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	_, request, err := pki.NewRequest()
 	wantOK(t, err)
 	got, err := stokerv1.NewEnrollmentServiceClient(a.conn).RenewCertificate(t.Context(), &stokerv1.RenewCertificateRequest{CertificateRequest: request})
 	return got.GetCertificate(), err

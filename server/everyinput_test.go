@@ -2,8 +2,6 @@ package server_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -541,9 +539,7 @@ func garbled(t *testing.T, conn *grpc.ClientConn, m protoreflect.MethodDescripto
 
 func certificateRequest(t *testing.T) []byte {
 	t.Helper()
-	key, err := pki.NewKey()
-	wantOK(t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	_, request, err := pki.NewRequest()
 	wantOK(t, err)
 	return request
 }

@@ -2,7 +2,8 @@ package server_test
 
 import (
 	"context"
-	"crypto/tls"
+	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -89,19 +90,17 @@ func (p *player) run(ctx context.Context) {
 
 // certify begins anew with a certificate.
 func (p *player) certify(life time.Duration) error {
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	cert, err := p.w.authority.SignAgent(key.Public(), p.tenant.name, p.agent, life)
+	cert, err := pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return p.w.authority.SignAgent(key, p.tenant.name, p.agent, life)
+	})
 	if err != nil {
 		return err
 	}
 	if p.conn != nil {
 		_ = p.conn.Close()
 	}
-	p.conn, err = p.w.dial(tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert})
-	p.serial, p.end, p.token, p.session = pki.Serial(cert), cert.NotAfter, "", ""
+	p.conn, err = p.w.dial(cert)
+	p.serial, p.end, p.token, p.session = pki.Serial(cert.Leaf), cert.Leaf.NotAfter, "", ""
 	p.w.mu.Lock()
 	p.w.serials[p.tenant.name] = append(p.w.serials[p.tenant.name], p.serial)
 	p.w.mu.Unlock()

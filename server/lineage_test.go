@@ -2,9 +2,7 @@ package server_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"os"
 	"testing"
 	"time"
@@ -20,15 +18,11 @@ import (
 // renewed renews an agent's certificate as whoever has its key can.
 func renewed(t *testing.T, a agent) tls.Certificate {
 	t.Helper()
-	key, err := pki.NewKey()
-	wantOK(t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, request, err := pki.NewRequest()
 	wantOK(t, err)
 	answer, err := stokerv1.NewEnrollmentServiceClient(a.conn).RenewCertificate(t.Context(), &stokerv1.RenewCertificateRequest{CertificateRequest: request})
 	wantOK(t, err)
-	keyPEM, err := pki.EncodeKey(key)
-	wantOK(t, err)
-	cert, err := tls.X509KeyPair(answer.GetCertificate().GetCertificatePem(), []byte(keyPEM.Reveal()))
+	cert, err := pki.Pair(key, answer.GetCertificate().GetCertificatePem())
 	wantOK(t, err)
 	return cert
 }

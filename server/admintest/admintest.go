@@ -2,6 +2,7 @@ package admintest
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -238,17 +239,15 @@ func (b *Broker) roots() *x509.CertPool {
 }
 
 func (b *Broker) serverTLS(t testing.TB) *tls.Config {
-	k, err := pki.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := b.Authority.SignServer(k.Public(), nil, []net.IP{net.IPv4(127, 0, 0, 1)}, time.Hour)
+	cert, err := pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return b.Authority.SignServer(key, nil, []net.IP{net.IPv4(127, 0, 0, 1)}, time.Hour)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
-		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: k}},
+		Certificates: []tls.Certificate{cert},
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: b.roots(),
 	}
 }
@@ -293,23 +292,27 @@ func identify(ctx context.Context, who *authn.Authenticator, method string) (con
 	return authn.WithPrincipal(ctx, principal), err
 }
 
+// certify gives an operator a certificate.
+func (b *Broker) certify(t testing.TB, operator string) tls.Certificate {
+	t.Helper()
+	pair, err := pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return b.Authority.SignOperator(key, operator, time.Hour)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
 // Files writes the authority's certificate and an operator's certificate with
 // its key, and gives their paths.
 func (b *Broker) Files(t testing.TB, operator string) (ca, cert, key string) {
 	t.Helper()
-	k, err := pki.NewKey()
+	pair, dir := b.certify(t, operator), t.TempDir()
+	keyPEM, err := pki.EncodeKey(pair.PrivateKey.(crypto.Signer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := b.Authority.SignOperator(k.Public(), operator, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyPEM, err := pki.EncodeKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -317,20 +320,15 @@ func (b *Broker) Files(t testing.TB, operator string) (ca, cert, key string) {
 		}
 		return path
 	}
-	return write("ca.pem", b.Authority.CertificatePEM()), write(operator+".pem", pki.EncodeCertificates(signed)),
+	return write("ca.pem", b.Authority.CertificatePEM()), write(operator+".pem", pki.EncodeCertificates(pair.Leaf)),
 		write(operator+".key", []byte(keyPEM.Reveal()))
 }
 
 // Dial connects as an operator until the test ends.
 func (b *Broker) Dial(t testing.TB, operator string) *grpc.ClientConn {
 	t.Helper()
-	_, cert, key := b.Files(t, operator)
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	conn, err := grpc.NewClient(b.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, RootCAs: b.roots(),
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{b.certify(t, operator)}, RootCAs: b.roots(),
 	})))
 	if err != nil {
 		t.Fatal(err)

@@ -2,12 +2,8 @@ package bench
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -241,11 +237,7 @@ func (t *trouble) anyTroubled() int {
 func (t *trouble) renew(ctx context.Context) error {
 	i := t.anyTroubled()
 	a := &t.site.Agents[i]
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: a.Name}}, key)
+	key, request, err := pki.NewRequest()
 	if err != nil {
 		return err
 	}
@@ -256,11 +248,10 @@ func (t *trouble) renew(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	block, _ := pem.Decode(made.GetCertificate().GetCertificatePem())
-	if block == nil {
-		return errors.New("the renewed certificate is no PEM")
+	certificate, err := pki.Pair(key, made.GetCertificate().GetCertificatePem())
+	if err != nil {
+		return err
 	}
-	certificate := tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
 	var session *stokerv1.CreateSessionResponse
 	if err := t.as(certificate, func(c *grpc.ClientConn) (err error) {
 		login := base64.StdEncoding.EncodeToString([]byte(site.Login + "@" + a.Tenant + ":" + t.site.Password.Reveal()))

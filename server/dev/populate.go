@@ -88,11 +88,7 @@ func enroll(ctx context.Context, conn *grpc.ClientConn, dir string) error {
 	if _, err := agents.CreateAgent(ctx, &stokerv1.CreateAgentRequest{Agent: &stokerv1.Agent{Tenant: Tenant, Name: Agent}}); err != nil {
 		return err
 	}
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, request, err := pki.NewRequest()
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
@@ -164,12 +163,11 @@ func (d *daemon) agent(ctx context.Context, name string) tls.Certificate {
 	client := stokerv1.NewAgentServiceClient(d.admin)
 	_, err := client.CreateAgent(ctx, &stokerv1.CreateAgentRequest{Agent: &stokerv1.Agent{Tenant: "acme", Name: name}})
 	must(d.t, err)
-	key, err := pki.NewKey()
-	must(d.t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, request, err := pki.NewRequest()
 	must(d.t, err)
 	issued, err := client.IssueAgentCertificate(ctx, &stokerv1.IssueAgentCertificateRequest{Tenant: "acme", Name: name, CertificateRequest: request})
 	must(d.t, err)
-	block, _ := pem.Decode(issued.GetCertificate().GetCertificatePem())
-	return tls.Certificate{Certificate: [][]byte{block.Bytes}, PrivateKey: key}
+	cert, err := pki.Pair(key, issued.GetCertificate().GetCertificatePem())
+	must(d.t, err)
+	return cert
 }

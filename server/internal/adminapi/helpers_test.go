@@ -1,8 +1,6 @@
 package adminapi_test
 
 import (
-	"crypto/rand"
-	"crypto/x509"
 	"fmt"
 	"strings"
 	"testing"
@@ -42,11 +40,7 @@ func (c clients) noSecrets(t *testing.T, secrets ...string) {
 // newRequest makes a certificate request.
 func newRequest(t *testing.T) []byte {
 	t.Helper()
-	key, err := pki.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	_, der, err := pki.NewRequest()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -268,16 +268,12 @@ func (b *Broker) Certify(tenant, name string) tls.Certificate {
 	if b.own != nil {
 		return b.SignAgent(tenant, name, 24*time.Hour)
 	}
-	key, err := pki.NewKey()
-	check(b.t, err)
-	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	key, request, err := pki.NewRequest()
 	check(b.t, err)
 	issued, err := stokerv1.NewAgentServiceClient(b.Admin).IssueAgentCertificate(b.t.Context(),
 		&stokerv1.IssueAgentCertificateRequest{Tenant: tenant, Name: name, CertificateRequest: request})
 	check(b.t, err)
-	keyPEM, err := pki.EncodeKey(key)
-	check(b.t, err)
-	pair, err := tls.X509KeyPair(issued.GetCertificate().GetCertificatePem(), []byte(keyPEM.Reveal()))
+	pair, err := pki.Pair(key, issued.GetCertificate().GetCertificatePem())
 	check(b.t, err)
 	return pair
 }

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"github.com/stokerd/stoker/server/internal/pki"
@@ -26,21 +27,16 @@ func (b *Broker) provide(authorities []*pki.Authority) {
 	b.own = authorities[0]
 	b.AuthorityPEM = b.own.CertificatePEM()
 	b.Roots.AddCert(b.own.Certificate())
-	key, err := pki.NewKey()
-	check(b.t, err)
-	cert, err := b.own.SignServer(key.Public(), b.Config.Names, nil, 24*time.Hour)
-	check(b.t, err)
-	keyPEM, err := pki.EncodeKey(key)
-	check(b.t, err)
+	own := b.pair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return b.own.SignServer(key, b.Config.Names, nil, 24*time.Hour)
+	})
 	var bundle []byte
 	for _, a := range authorities {
 		bundle = append(bundle, a.CertificatePEM()...)
 	}
 	tls := &b.Config.TLS
-	tls.Certificate, tls.Key = filepath.Join(b.dir, "server.pem"), filepath.Join(b.dir, "server.key")
+	tls.Certificate, tls.Key = WritePair(b.t, filepath.Join(b.dir, "server"), own)
 	tls.ClientAuthorities, tls.RevocationList = filepath.Join(b.dir, "clients.pem"), filepath.Join(b.dir, "crl.pem")
-	check(b.t, os.WriteFile(tls.Certificate, pki.EncodeCertificates(cert), 0o600))
-	check(b.t, os.WriteFile(tls.Key, []byte(keyPEM.Reveal()), 0o600))
 	check(b.t, os.WriteFile(tls.ClientAuthorities, bundle, 0o600))
 	b.Revoke()
 }
@@ -72,11 +68,7 @@ func (b *Broker) signOwn(kind, name string) tls.Certificate {
 	if kind == string(pki.Service) {
 		sign = b.own.SignService
 	}
-	key, err := pki.NewKey()
-	check(b.t, err)
-	cert, err := sign(key.Public(), name, 24*time.Hour)
-	check(b.t, err)
-	return pair(key, cert)
+	return b.pair(func(key crypto.PublicKey) (*x509.Certificate, error) { return sign(key, name, 24*time.Hour) })
 }
 
 // Authority is the authority that clients' certificates are signed by, so that
@@ -96,35 +88,28 @@ func (b *Broker) Authority() *pki.Authority {
 // broker's: for any life from a second.
 func (b *Broker) SignAgent(tenant, name string, life time.Duration) tls.Certificate {
 	b.t.Helper()
-	key, err := pki.NewKey()
-	check(b.t, err)
-	cert, err := b.Authority().SignAgent(key.Public(), tenant, name, life)
-	check(b.t, err)
-	return pair(key, cert)
+	return b.pair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return b.Authority().SignAgent(key, tenant, name, life)
+	})
 }
 
 // Forge signs what the template says, with a new key: the serial number is
 // random where the template has none.
 func Forge(authority *pki.Authority, template *x509.Certificate) (tls.Certificate, error) {
-	key, err := pki.NewKey()
-	if err != nil {
-		return tls.Certificate{}, err
-	}
 	if template.SerialNumber == nil {
-		template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+		serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 		if err != nil {
 			return tls.Certificate{}, err
 		}
+		template.SerialNumber = serial
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority.Certificate(), key.Public(), authorityKey(authority))
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return pair(key, cert), nil
+	return pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		der, err := x509.CreateCertificate(rand.Reader, template, authority.Certificate(), key, authorityKey(authority))
+		if err != nil {
+			return nil, err
+		}
+		return x509.ParseCertificate(der)
+	})
 }
 
 // TokenKey is the key that signs access tokens, with its id.
@@ -143,8 +128,23 @@ func Leaf(c tls.Certificate) *x509.Certificate {
 	return cert
 }
 
-func pair(key crypto.Signer, cert *x509.Certificate) tls.Certificate {
-	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
+func (b *Broker) pair(sign func(crypto.PublicKey) (*x509.Certificate, error)) tls.Certificate {
+	b.t.Helper()
+	made, err := pki.NewPair(sign)
+	check(b.t, err)
+	return made
+}
+
+// WritePair writes a certificate as PATH.pem and its key as PATH.key, and gives
+// the two names.
+func WritePair(t testing.TB, path string, c tls.Certificate) (certificate, key string) {
+	t.Helper()
+	text, err := pki.EncodeKey(c.PrivateKey.(crypto.Signer))
+	check(t, err)
+	certificate, key = path+".pem", path+".key"
+	check(t, os.WriteFile(certificate, pki.EncodeCertificates(Leaf(c)), 0o644))
+	check(t, os.WriteFile(key, []byte(text.Reveal()), 0o600))
+	return certificate, key
 }
 
 // authorityKey is an authority's private key.

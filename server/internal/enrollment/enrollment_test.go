@@ -2,8 +2,6 @@ package enrollment_test
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -116,11 +114,7 @@ func (b *bench) invite(t *testing.T, change func(*storage.JoinToken)) secret.Str
 
 func request(t *testing.T) []byte {
 	t.Helper()
-	key, err := pki.NewKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	_, der, err := pki.NewRequest()
 	if err != nil {
 		t.Fatal(err)
 	}

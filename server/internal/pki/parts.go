@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -69,10 +70,7 @@ func (p *serverPart) read(now time.Time) (bool, error) {
 	case now.Before(leaf.NotBefore):
 		return false, fmt.Errorf("%s begins only on %s", p.chain.path, leaf.NotBefore.Format(time.RFC3339))
 	}
-	p.certificate = tls.Certificate{PrivateKey: key, Leaf: leaf}
-	for _, cert := range certs {
-		p.certificate.Certificate = append(p.certificate.Certificate, cert.Raw)
-	}
+	p.certificate = pair(key, certs...)
 	p.expires, p.pending = earliest(certs), false
 	return true, nil
 }
@@ -83,10 +81,6 @@ func (p *serverPart) issue(now time.Time) (bool, error) {
 	if now.Before(p.renewAt) {
 		return false, nil
 	}
-	key, err := NewKey()
-	if err != nil {
-		return false, err
-	}
 	var dnsNames []string
 	var addresses []net.IP
 	for _, name := range p.names {
@@ -96,13 +90,14 @@ func (p *serverPart) issue(now time.Time) (bool, error) {
 			dnsNames = append(dnsNames, name)
 		}
 	}
-	leaf, err := p.authority.SignServer(key.Public(), dnsNames, addresses, issuedLife)
+	issued, err := NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return p.authority.SignServer(key, dnsNames, addresses, issuedLife)
+	})
 	if err != nil {
 		return false, err
 	}
-	p.certificate = tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
-	p.expires = leaf.NotAfter
-	p.renewAt = now.Add(leaf.NotAfter.Sub(now) * 2 / 3)
+	p.certificate, p.expires = issued, issued.Leaf.NotAfter
+	p.renewAt = now.Add(p.expires.Sub(now) * 2 / 3)
 	return true, nil
 }
 

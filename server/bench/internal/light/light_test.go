@@ -2,6 +2,7 @@ package light_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -102,20 +103,20 @@ func identities(t *testing.T) (agent light.Target, server *tls.Config) {
 	must(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(authority.Certificate())
-	pair := func(sign func(key any) (*x509.Certificate, error)) []tls.Certificate {
-		key, err := pki.NewKey()
+	pair := func(sign func(crypto.PublicKey) (*x509.Certificate, error)) []tls.Certificate {
+		made, err := pki.NewPair(sign)
 		must(t, err)
-		cert, err := sign(key.Public())
-		must(t, err)
-		return []tls.Certificate{{Certificate: [][]byte{cert.Raw}, PrivateKey: key}}
+		return []tls.Certificate{made}
 	}
 	agent = light.Target{Authority: "localhost", TLS: &tls.Config{
 		RootCAs: roots, ServerName: "localhost", NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13,
-		Certificates: pair(func(key any) (*x509.Certificate, error) { return authority.SignAgent(key, "acme", "a", time.Hour) }),
+		Certificates: pair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+			return authority.SignAgent(key, "acme", "a", time.Hour)
+		}),
 	}}
 	return agent, &tls.Config{
 		ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
-		Certificates: pair(func(key any) (*x509.Certificate, error) {
+		Certificates: pair(func(key crypto.PublicKey) (*x509.Certificate, error) {
 			return authority.SignServer(key, []string{"localhost"}, nil, time.Hour)
 		}),
 	}

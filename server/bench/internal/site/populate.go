@@ -2,8 +2,7 @@ package site
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/tls"
+	"crypto"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -56,8 +55,8 @@ func (s *Site) populate(ctx context.Context, o *office) error {
 	if o.authority, err = pki.LoadAuthority(public, private); err != nil {
 		return err
 	}
-	if s.Server, err = o.pair(func(k *ecdsa.PrivateKey) (*x509.Certificate, error) {
-		return o.authority.SignServer(k.Public(), []string{ServerName}, nil, certificateLife)
+	if s.Server, err = pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return o.authority.SignServer(key, []string{ServerName}, nil, certificateLife)
 	}); err != nil {
 		return err
 	}
@@ -130,23 +129,10 @@ func (o *office) enroll(ctx context.Context, tenant storage.Tenant, group, index
 		return Agent{}, err
 	}
 	a.ID = stored.ID
-	a.Certificate, err = o.pair(func(k *ecdsa.PrivateKey) (*x509.Certificate, error) {
-		return o.authority.SignAgent(k.Public(), a.Tenant, a.Name, certificateLife)
+	a.Certificate, err = pki.NewPair(func(key crypto.PublicKey) (*x509.Certificate, error) {
+		return o.authority.SignAgent(key, a.Tenant, a.Name, certificateLife)
 	})
 	return a, err
-}
-
-// pair makes a key and has its certificate signed.
-func (o *office) pair(sign func(*ecdsa.PrivateKey) (*x509.Certificate, error)) (tls.Certificate, error) {
-	key, err := pki.NewKey()
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	cert, err := sign(key)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
 }
 
 // source spreads agents over 127.0.0.0/8, each at an address of its own.
