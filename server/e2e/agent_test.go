@@ -3,9 +3,7 @@ package e2e_test
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
@@ -101,11 +99,7 @@ func TestAgentOfTwoUsers(t *testing.T) {
 			Tenant: "acme", Login: login, Name: grant, Location: "main", Prefix: "acme/" + grant + "/", Access: stokerv1.Access_ACCESS_BACKUP,
 		}, 10*time.Second)
 	}
-	cert := b.Agent("acme", "nas")
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	must(t, err)
-	write("agent.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})), 0o600)
-	write("agent.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})), 0o644)
+	brokertest.WritePair(t, filepath.Join(dir, "agent"), b.Agent("acme", "nas"))
 	write("ca.pem", string(b.AuthorityPEM), 0o644)
 	write("stoker-agent.yaml", `
 brokers: [`+b.Addr+`]

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/brokertest"
 )
 
 // stokerctl prepares a command of the operator.
@@ -25,7 +26,7 @@ func TestDoctor(t *testing.T) {
 	s := newSite(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	s.writePair(t, "operator", s.IssueOperator("root"))
+	brokertest.WritePair(t, s.path("operator"), s.IssueOperator("root"))
 
 	good := run(t, s.stokerctl(ctx, "doctor", "--grant", "alpha/nightly"))
 	t.Logf("doctor said\n%s", good)

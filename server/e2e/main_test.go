@@ -3,8 +3,6 @@ package e2e_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -77,7 +75,7 @@ func newSite(t *testing.T) *site {
 	}
 	s.write(t, "ca.pem", b.AuthorityPEM, 0o644)
 	for tenant, cert := range s.agents {
-		s.writePair(t, tenant, cert)
+		brokertest.WritePair(t, s.path(tenant), cert)
 		s.write(t, tenant+".password", []byte(s.passwords[tenant]), 0o600)
 	}
 	return s
@@ -90,17 +88,6 @@ func (s *site) write(t *testing.T, name string, data []byte, mode os.FileMode) {
 	if err := os.WriteFile(s.path(name), data, mode); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// writePair writes NAME.pem and NAME.key.
-func (s *site) writePair(t *testing.T, name string, cert tls.Certificate) {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.write(t, name+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600)
-	s.write(t, name+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644)
 }
 
 // agent prepares a stoker-agent command of a tenant.

@@ -2,9 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +17,7 @@ import (
 	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/apierr"
+	"github.com/stokerd/stoker/server/internal/brokertest"
 	"github.com/stokerd/stoker/server/internal/reason"
 )
 
@@ -69,7 +67,7 @@ func TestPythonAgentAsDocumented(t *testing.T) {
 	cmd := pythonAgent(ctx, t, work)
 	d := newDaemon(t, "")
 	password, certs := d.fleet(ctx, 1, time.Hour)
-	writePair(t, filepath.Join(work, "agent"), certs[0])
+	brokertest.WritePair(t, filepath.Join(work, "agent"), certs[0])
 	must(t, os.WriteFile(filepath.Join(work, "password"), []byte(password+"\n"), 0o600))
 	out := &transcript.Transcript{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -139,13 +137,4 @@ func TestCodesTellTransientReasons(t *testing.T) {
 			t.Errorf("%s is transient: %v, its code says %v", row.Reason, row.Transient, byCode)
 		}
 	}
-}
-
-// writePair writes PATH.pem and PATH.key.
-func writePair(t *testing.T, path string, cert tls.Certificate) {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	must(t, err)
-	must(t, os.WriteFile(path+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
-	must(t, os.WriteFile(path+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644))
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
+	"github.com/stokerd/stoker/server/internal/brokertest"
 )
 
 // The example restores a tenant's objects, while its credential is renewed
@@ -36,7 +37,7 @@ func TestRestoreWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.writePair(t, "restorer", s.IssueService("restorer"))
+	brokertest.WritePair(t, s.path("restorer"), s.IssueService("restorer"))
 	worker := func(out, tenant string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, filepath.Join(programs, "restore-worker"),
 			"--broker", s.Addr, "--ca", s.path("ca.pem"), "--cert", s.path("restorer.pem"), "--key", s.path("restorer.key"),

@@ -5,9 +5,6 @@ package tools_test
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
 	"os"
@@ -114,21 +111,13 @@ func (y *yard) write(t *testing.T, name string, data []byte) {
 func (y *yard) identity(t *testing.T, name, user string) []string {
 	t.Helper()
 	cert := y.Agent("acme", name)
-	y.writePair(t, name, cert)
+	brokertest.WritePair(t, y.path(name), cert)
 	y.write(t, name+".password", []byte(y.passwords[user]))
 	return []string{
 		"STOKER_BROKER=" + y.Addr, "STOKER_CA=" + y.path("ca.pem"),
 		"STOKER_CERT=" + y.path(name+".pem"), "STOKER_KEY=" + y.path(name+".key"),
 		"STOKER_LOGIN=" + user, "STOKER_PASSWORD_FILE=" + y.path(name+".password"),
 	}
-}
-
-func (y *yard) writePair(t *testing.T, name string, cert tls.Certificate) {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	must(t, err)
-	y.write(t, name+".key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
-	y.write(t, name+".pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))
 }
 
 // agent is a running "stoker-agent run".
