@@ -43,24 +43,10 @@ func cutOff(t *testing.T, a agent, do func(), want reason.Reason) {
 
 func TestCutOffsDuringTheStream(t *testing.T) {
 	b := site(t, brokertest.Options{})
-	for i, c := range []struct {
-		name string
-		do   func(*testing.T, agent)
-		want reason.Reason
-	}{
-		{"user disabled", func(t *testing.T, a agent) { disableUser(t, b, a, true) }, reason.UserDisabled},
-		{"user deleted", func(t *testing.T, a agent) { deleteUser(t, b, a) }, reason.UserDisabled},
-		{"password changed", func(t *testing.T, a agent) { changePassword(t, b, a) }, reason.PasswordChanged},
-		{"session deleted", deleteSession, reason.SessionEnded},
-		{"agent disabled", func(t *testing.T, a agent) { disableAgent(t, b, a) }, reason.AgentDisabled},
-		{"agent deleted", func(t *testing.T, a agent) { deleteAgent(t, b, a) }, reason.CertificateRevoked},
-		{"tenant disabled", func(t *testing.T, a agent) { disableTenant(t, b, a) }, reason.TenantDisabled},
-		{"tenant deleted", func(t *testing.T, a agent) { deleteTenant(t, b, a) }, reason.CertificateRevoked},
-		{"serial number revoked", func(t *testing.T, a agent) { revokeCertificate(t, b, a) }, reason.CertificateRevoked},
-	} {
+	for i, c := range cutoffs {
 		t.Run(c.name, func(t *testing.T) {
 			a := join(t, b, fmt.Sprintf("tenant-%d", i), time.Hour).session(t)
-			cutOff(t, a, func() { c.do(t, a) }, c.want)
+			cutOff(t, a, func() { c.do(t, b, a) }, c.want)
 		})
 	}
 	// A stream that was opened with a password ends in the same ways.

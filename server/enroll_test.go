@@ -305,13 +305,13 @@ func renew(t *testing.T, a agent) (*stokerv1.CertificateBundle, error) {
 func TestRenewalRefusals(t *testing.T) {
 	b := enrolling(t)
 	for name, c := range map[string]struct {
-		do   func(*testing.T, *brokertest.Broker, agent)
+		do   func(testing.TB, *brokertest.Broker, agent)
 		want reason.Reason
 	}{
-		"agent-disabled":  {func(t *testing.T, b *brokertest.Broker, a agent) { disableAgent(t, b, a) }, reason.AgentDisabled},
-		"tenant-disabled": {func(t *testing.T, b *brokertest.Broker, a agent) { disableTenant(t, b, a) }, reason.TenantDisabled},
-		"agent-deleted":   {func(t *testing.T, b *brokertest.Broker, a agent) { deleteAgent(t, b, a) }, reason.CertificateRevoked},
-		"revoked":         {func(t *testing.T, b *brokertest.Broker, a agent) { revokeCertificate(t, b, a) }, reason.CertificateRevoked},
+		"agent-disabled":  {disableAgent, reason.AgentDisabled},
+		"tenant-disabled": {disableTenant, reason.TenantDisabled},
+		"agent-deleted":   {deleteAgent, reason.CertificateRevoked},
+		"revoked":         {revokeCertificate, reason.CertificateRevoked},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := join(t, b, name, time.Hour)

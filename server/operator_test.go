@@ -10,12 +10,30 @@ import (
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 	"github.com/stokerd/stoker/server/internal/pki"
+	"github.com/stokerd/stoker/server/internal/reason"
 )
 
 // What an operator does to an agent's party. Each is acknowledged when it
 // returns.
 
 func mask(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }
+
+// cutoffs are what ends all that an agent may do, and the reason that it learns.
+var cutoffs = []struct {
+	name string
+	do   func(testing.TB, *brokertest.Broker, agent)
+	want reason.Reason
+}{
+	{"session deleted", func(t testing.TB, _ *brokertest.Broker, a agent) { deleteSession(t, a) }, reason.SessionEnded},
+	{"user disabled", func(t testing.TB, b *brokertest.Broker, a agent) { disableUser(t, b, a, true) }, reason.UserDisabled},
+	{"user deleted", deleteUser, reason.UserDisabled},
+	{"password changed", changePassword, reason.PasswordChanged},
+	{"agent disabled", disableAgent, reason.AgentDisabled},
+	{"agent deleted", deleteAgent, reason.CertificateRevoked},
+	{"tenant disabled", disableTenant, reason.TenantDisabled},
+	{"tenant deleted", deleteTenant, reason.CertificateRevoked},
+	{"certificate revoked", revokeCertificate, reason.CertificateRevoked},
+}
 
 func disableUser(t testing.TB, b *brokertest.Broker, a agent, disabled bool) {
 	t.Helper()
