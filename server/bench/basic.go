@@ -191,31 +191,23 @@ func (b *bench) storm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var costs, bareCosts, rates, bareRates []float64
-	var spread, bareSpread fleet.Spread
+	broker, bare := &side{at: s}, &side{at: p}
 	for round := range b.Rounds {
-		for _, one := range []struct {
-			at           *stand
-			costs, rates *[]float64
-			spread       *fleet.Spread
-		}{{p, &bareCosts, &bareRates, &bareSpread}, {s, &costs, &rates, &spread}} {
+		for _, one := range []*side{bare, broker} {
 			cost, took, times, err := b.reconnect(ctx, one.at, fmt.Sprintf("storm-%d", round))
 			if err != nil {
 				return err
 			}
-			*one.costs, *one.rates, *one.spread = append(*one.costs, cost), append(*one.rates, float64(one.at.fleet.Size())/took.Seconds()), times
+			one.costs, one.rates, one.spread = append(one.costs, cost), append(one.rates, float64(one.at.fleet.Size())/took.Seconds()), times
 		}
 	}
 	after, err := s.traffic(ctx)
 	if err != nil {
 		return err
 	}
-	b.report.add(Measure{
-		Mode: "storm", Agents: b.Agents, Name: "CPU a connection: login by token, resume, first message", Unit: Seconds,
-		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
-	})
-	b.report.add(Measure{Mode: "storm", Agents: b.Agents, Name: "connections a second, with the agents on the same cores", Unit: Rate, Stoker: median(rates), Bare: bareValue(median(bareRates))})
-	b.spread("storm", "first message", spread, bareSpread)
+	b.costs("storm", "CPU a connection: login by token, resume, first message", broker, bare, goal)
+	b.report.add(Measure{Mode: "storm", Agents: b.Agents, Name: "connections a second, with the agents on the same cores", Unit: Rate, Stoker: median(broker.rates), Bare: bareValue(median(bare.rates))})
+	b.spread("storm", "first message", broker.spread, bare.spread)
 	b.add("storm", "STS calls", Count, after.sts-before.sts, atMost(0))
 	b.add("storm", "password hashes", Count, after.hashes-before.hashes, atMost(0))
 	return s.connectAll(ctx)
@@ -257,13 +249,8 @@ func (b *bench) unary(ctx context.Context) error {
 		return err
 	}
 	n := min(callers, b.Agents)
-	var costs, bareCosts []float64
-	var spread, bareSpread fleet.Spread
-	for _, one := range []struct {
-		at     *stand
-		costs  *[]float64
-		spread *fleet.Spread
-	}{{p, &bareCosts, &bareSpread}, {s, &costs, &spread}} {
+	broker, bare := &side{at: s}, &side{at: p}
+	for _, one := range []*side{bare, broker} {
 		if err := errors.Join(s.disconnectAll(ctx), p.disconnectAll(ctx)); err != nil {
 			return err
 		}
@@ -284,14 +271,11 @@ func (b *bench) unary(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			*one.costs, *one.spread = append(*one.costs, cost.Seconds()/float64(done.Made)), done.Spread
+			one.costs, one.spread = append(one.costs, cost.Seconds()/float64(done.Made)), done.Spread
 		}
 	}
-	b.report.add(Measure{
-		Mode: "unary", Agents: b.Agents, Name: "CPU a warm GetCredentials", Unit: Seconds,
-		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
-	})
-	b.spread("unary", "answer", spread, bareSpread)
+	b.costs("unary", "CPU a warm GetCredentials", broker, bare, goal)
+	b.spread("unary", "answer", broker.spread, bare.spread)
 	return nil
 }
 
@@ -321,14 +305,11 @@ func (b *bench) push(ctx context.Context) error {
 		return err
 	}
 	push := func(int) error { _, err := p.server.Ask(ctx, "push"); return err }
-	var costs, bareCosts []float64
-	var spread, bareSpread fleet.Spread
+	broker, bare := &side{at: s}, &side{at: p}
 	for _, one := range []struct {
-		at     *stand
-		begin  func(int) error
-		costs  *[]float64
-		spread *fleet.Spread
-	}{{p, push, &bareCosts, &bareSpread}, {s, change, &costs, &spread}} {
+		*side
+		begin func(int) error
+	}{{bare, push}, {broker, change}} {
 		if err := one.at.connectAll(ctx); err != nil {
 			return err
 		}
@@ -346,7 +327,7 @@ func (b *bench) push(ctx context.Context) error {
 				return err
 			}
 			if round > 0 {
-				*one.costs, *one.spread = append(*one.costs, cost.Seconds()/float64(one.at.fleet.Size())), wave.Spread()
+				one.costs, one.spread = append(one.costs, cost.Seconds()/float64(one.at.fleet.Size())), wave.Spread()
 			}
 		}
 		if one.at == p {
@@ -355,11 +336,8 @@ func (b *bench) push(ctx context.Context) error {
 			}
 		}
 	}
-	b.report.add(Measure{
-		Mode: "push", Agents: b.Agents, Name: "CPU a renewal: decide, audit, push, acknowledge", Unit: Seconds,
-		Stoker: median(costs), Bare: bareValue(median(bareCosts)), Goal: ratioAtMost(goal),
-	})
-	b.spread("push", "renewal", spread, bareSpread)
+	b.costs("push", "CPU a renewal: decide, audit, push, acknowledge", broker, bare, goal)
+	b.spread("push", "renewal", broker.spread, bare.spread)
 	return nil
 }
 
@@ -451,6 +429,22 @@ func (b *bench) add(mode, name string, unit Unit, value float64, goal ...*Goal) 
 		m.Goal = goal[0]
 	}
 	b.report.add(m)
+}
+
+// side is what was measured of the broker, or of bare grpc-go: the processor
+// time of each and how many a second, by round, and the times of the last round.
+type side struct {
+	at           *stand
+	costs, rates []float64
+	spread       fleet.Spread
+}
+
+// costs reports the processor time of each on both sides.
+func (b *bench) costs(mode, name string, broker, bare *side, goal float64) {
+	b.report.add(Measure{
+		Mode: mode, Agents: b.Agents, Name: name, Unit: Seconds,
+		Stoker: median(broker.costs), Bare: bareValue(median(bare.costs)), Goal: ratioAtMost(goal),
+	})
 }
 
 // spread adds the times of an event; other is bare grpc-go's.
