@@ -105,7 +105,7 @@ func describe(e ast.Expr) (kind, section string) {
 		switch {
 		case strings.HasSuffix(e.Name, "Config"):
 			return "section", e.Name
-		case e.Name == "float64":
+		case e.Name == "float64" || e.Name == "int":
 			return "number", ""
 		case e.Name == "bool":
 			return "true or false", ""
