@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,6 +73,10 @@ func TestExecExitCode(t *testing.T) {
 }
 
 func TestExecForwardsSignals(t *testing.T) {
+	// Under nohup a test's children would ignore hangups, as it does itself.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	command := runner(t, "count")
 	// A session of its own: no terminal, so that an interrupt is not one of its
 	// keys.
