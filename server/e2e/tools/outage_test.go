@@ -13,10 +13,10 @@ import (
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	// A renewal is due after 50 to 65 % of it. What is left is for agents to
-	// come back, whose delays grow while the broker is away.
-	const lifetime = 100 * time.Second
+	// come back, whose delays grow to a minute while the broker is away.
+	const lifetime = 220 * time.Second
 	y := newYard(t, lifetime)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	began := time.Now()
 	c := y.hire(ctx, t, everyTool())
