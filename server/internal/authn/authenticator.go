@@ -210,12 +210,9 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // caller could repeat without end, which a wrong password is not, is recorded
 // once a minute.
 func (a *Authenticator) Authenticate(ctx context.Context, peer Peer, method string, authorization []string) (Principal, error) {
-	if _, ends := ctx.Deadline(); !ends {
-		// A stream's own context has none.
-		limited, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		ctx = limited
-	}
+	// A stream's own context has no end, or as late a one as its caller likes.
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	p, err := a.resolve(peer)
 	if reason.Is(err, reason.TenantUnknown) || reason.Is(err, reason.AgentUnknown) {
 		// It may have been made on another replica a moment ago, and an agent

@@ -444,22 +444,27 @@ func BenchmarkCheck(b *testing.B) {
 
 var errDisk = errors.New("no space left on device")
 
-// A stream's context has no end of its own: deciding who opens it has one.
+// A stream's context has no end of its own, or one that the caller chose: deciding
+// who opens it has one.
 func TestDecidingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t)
 		known, stranger := s.agent("acme", "nas-1"), s.agent("acme", "nas-9")
 		s.world.stuck = true
-		for name, call := range map[string]func() error{
-			"a login": func() error {
-				_, err := s.Authenticate(t.Context(), known, createSession, basic("alice@acme", password))
-				return err
-			},
-			"unknown": func() error { _, err := s.Authenticate(t.Context(), stranger, getCredentials, nil); return err },
-		} {
-			began := time.Now()
-			if err := call(); err == nil || time.Since(began) > time.Minute {
-				t.Errorf("%s: %v after %s", name, err, time.Since(began))
+		patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		for of, ctx := range map[string]context.Context{"without an end": t.Context(), "with a late end": patient} {
+			for name, call := range map[string]func() error{
+				"a login": func() error {
+					_, err := s.Authenticate(ctx, known, createSession, basic("alice@acme", password))
+					return err
+				},
+				"unknown": func() error { _, err := s.Authenticate(ctx, stranger, getCredentials, nil); return err },
+			} {
+				began := time.Now()
+				if err := call(); err == nil || time.Since(began) > time.Minute {
+					t.Errorf("%s, %s: %v after %s", name, of, err, time.Since(began))
+				}
 			}
 		}
 	})
