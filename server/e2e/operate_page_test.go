@@ -117,7 +117,10 @@ func (o *operating) alice(t *testing.T) *grpc.ClientConn {
 	must(t, err)
 	authority, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	must(t, err)
-	o.roots.AppendCertsFromPEM(authority)
+	o.roots = o.roots.Clone() // connections of before still read the other
+	if !o.roots.AppendCertsFromPEM(authority) {
+		t.Fatal("alice/ca.pem has no certificate")
+	}
 	conn, err := grpc.NewClient(o.addr, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
 		RootCAs: o.roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13,
 	})))
