@@ -153,6 +153,7 @@ func TestReplaceAuthority(t *testing.T) {
 	}
 	// Whoever would trust the new one is still not trusted with the old
 	// certificate.
+	b.Roots = b.Roots.Clone() // connections of before still read the other
 	b.Roots.AddCert(b.Authority().Certificate())
 	if err := alert(t, b, b.TLS(acme.cert)); err == nil || !strings.Contains(err.Error(), "remote error") {
 		t.Errorf("with an old certificate: %v", err)
