@@ -73,10 +73,11 @@ func TestExecExitCode(t *testing.T) {
 }
 
 func TestExecForwardsSignals(t *testing.T) {
-	// Under nohup a test's children would ignore hangups, as it does itself.
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+	// Under nohup, or as a shell's background job, a test's children would ignore
+	// hangups or interrupts, as it does itself.
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, syscall.SIGHUP, syscall.SIGINT)
+	defer signal.Stop(ignored)
 	command := runner(t, "count")
 	// A session of its own: no terminal, so that an interrupt is not one of its
 	// keys.
