@@ -2,6 +2,7 @@ package lease
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -156,7 +157,8 @@ func TestIssueTimesGrowAcrossLeases(t *testing.T) {
 }
 
 func TestClockObserve(t *testing.T) {
-	inBubble(t, func(t *testing.T, w *world) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t) // its manager does not run: that would observe, too
 		c := &w.m.clock
 		for _, step := range []struct{ by, moved time.Duration }{
 			{time.Second, 0}, {-time.Second, 0}, {3 * time.Second, 3 * time.Second}, {-time.Minute, -time.Minute}, {time.Minute, time.Minute},
@@ -173,5 +175,5 @@ func TestClockObserve(t *testing.T) {
 		if got := c.wallAt(c.now().add(time.Minute)); !got.Equal(w.wall().Add(time.Minute)) {
 			t.Errorf("in a minute it will be %s", got)
 		}
-	}, func(_ *world, c *Config) {})
+	})
 }
