@@ -106,9 +106,10 @@ func (c *chronicle) margin(tenant string) margin {
 	return m
 }
 
-// party is an agent. The certificate is the one that it came with.
+// party is an agent. The certificate is the one that it came with. Only the
+// agent's names are read: the rest is replaced when its certificate is renewed.
 func (c *chronicle) party(agent int, as fleet.Identity) history.Party {
-	a := c.site.Agents[agent]
+	a := &c.site.Agents[agent]
 	return history.Party{Tenant: a.Tenant, User: site.Login, Agent: a.Name, Certificate: as.Serial}
 }
 
