@@ -21,6 +21,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 )
 
@@ -83,6 +84,8 @@ func TestEnroll(t *testing.T) {
 			if err := source.Wait(t.Context()); err != nil {
 				t.Error(err)
 			}
+			// The files are looked at beside the stream, and perhaps later.
+			polling.Until(t.Context(), t, "the look at the files", func() bool { return source.Status().Certificate.Serial != "" })
 			if status := source.Status(); status.Identity.CertificateSerial != got.Serial || status.Certificate.Serial != got.Serial || status.CertificateErr != nil {
 				t.Errorf("status %+v", status)
 			}

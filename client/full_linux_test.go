@@ -56,7 +56,7 @@ func TestDiskFull(t *testing.T) {
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "not renewed") {
 			t.Errorf("it says %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nothing is said")
 	}
 	if err := source.Wait(t.Context()); err != nil {

@@ -76,7 +76,7 @@ func TestKeptTokenRefused(t *testing.T) {
 		source := ready(t, broker)
 		broker.Drop()
 		broker.EndSessions(client.ReasonSessionEnded)
-		pass(11 * time.Second)
+		pass(13 * time.Second) // ten to rest, and two before another login
 		if !source.Status().Connected || broker.Logins() != 2 {
 			t.Errorf("connected %v after %d logins", source.Status().Connected, broker.Logins())
 		}
@@ -310,7 +310,7 @@ func awaitConnected(t *testing.T, source *client.Source, before string) error {
 	select {
 	case <-connected:
 		return nil
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		return errors.New("not connected")
 	}
 }

@@ -81,7 +81,7 @@ func dialers(brokers map[string]*clienttest.Broker) func(context.Context, string
 
 func eventually(t *testing.T, broker *clienttest.Broker, what string, done func(*clienttest.Broker) bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := broker.Await(ctx, done); err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
 	"github.com/stokerd/stoker/internal/loopback"
+	"github.com/stokerd/stoker/internal/polling"
 )
 
 // path is a network between a source and a broker, that drops connections, loses
@@ -440,7 +441,8 @@ func TestForeignService(t *testing.T) {
 				t.Errorf("fetch: %v", err)
 			}
 			source := start(t, config)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			polling.Until(t.Context(), t, "a failure", func() bool { return source.Status().Err != nil })
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
 			if err := source.Wait(ctx); err == nil || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("wait: %v", err)

@@ -259,13 +259,14 @@ func TestFailover(t *testing.T) {
 		wantBroker(source, "b.test:2") // and that at once
 		a.Start()
 		b.Stop()
-		pass(11 * time.Second)
+		// Ten seconds to rest, two more before the login that it takes.
+		pass(13 * time.Second)
 		wantBroker(source, "a.test:1")
 		b.Start()
 		a.Hang()
 		// Thirty seconds to notice, ten to rest, twenty to find out that the
-		// first one does not let us in.
-		pass(time.Minute)
+		// first one does not let us in, two before another login.
+		pass(65 * time.Second)
 		wantBroker(source, "b.test:2")
 		a.Resume()
 		if b.Logins() != 2 || a.Logins() != 1 {
