@@ -159,11 +159,15 @@ func transport(secured *tls.Config, message int, streams uint32, alive keepalive
 }
 
 // limitUnary gives every call that is no stream a deadline, from before its
-// first message: a caller that never sends one holds nothing for long. exempt
-// says of a call's full name whether it is left alone.
+// first message: a caller that never sends one holds nothing for long. A sooner
+// one of the caller's own does. exempt says of a call's full name whether it is
+// left alone.
 func limitUnary(exempt func(method string) bool, limit time.Duration) tap.ServerInHandle {
 	return func(ctx context.Context, call *tap.Info) (context.Context, error) {
 		if exempt(call.FullMethodName) {
+			return ctx, nil
+		}
+		if end, ends := ctx.Deadline(); ends && time.Until(end) <= limit {
 			return ctx, nil
 		}
 		// grpc cancels the call's own context at its end, and with it this one.

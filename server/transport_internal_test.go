@@ -46,8 +46,13 @@ func TestUnaryCallsAreLimited(t *testing.T) {
 	exempt.add(s)
 	conn := loopback.Dial(t, loopback.Serve(t, s))
 
-	if _, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("a slow handler: %v", err)
+	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	for of, ctx := range map[string]context.Context{"without an end of its own": t.Context(), "with a late one": patient} {
+		_, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
+		if status.Code(err) != codes.DeadlineExceeded || patient.Err() != nil {
+			t.Errorf("a slow handler, a call %s: %v", of, err)
+		}
 	}
 	mute, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true}, healthv1.Health_Check_FullMethodName)
 	if err != nil {

@@ -211,8 +211,11 @@ func (a *Authenticator) Run(ctx context.Context) error {
 // once a minute.
 func (a *Authenticator) Authenticate(ctx context.Context, peer Peer, method string, authorization []string) (Principal, error) {
 	// A stream's own context has no end, or as late a one as its caller likes.
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	if end, ends := ctx.Deadline(); !ends || time.Until(end) > patience {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
 	p, err := a.resolve(peer)
 	if reason.Is(err, reason.TenantUnknown) || reason.Is(err, reason.AgentUnknown) {
 		// It may have been made on another replica a moment ago, and an agent
