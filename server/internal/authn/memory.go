@@ -1,41 +1,36 @@
 package authn
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"sync/atomic"
 	"time"
+
+	"github.com/stokerd/stoker/server/internal/secret"
 )
 
-// Memory keeps what the last access token of a connection said, so that the
-// next call with the same one costs a hash of it and not its verification. It
-// decides nothing: whether the token's owner is still good is asked with each
+// Memory keeps the last access token of a connection and what it said, so that
+// the next call with the same one costs a comparison and not its verification.
+// It decides nothing: whether the token's owner is still good is asked with each
 // call. The zero Memory is empty; it is safe for concurrent use, and must not
 // be shared between connections.
 type Memory struct {
 	last atomic.Pointer[remembered]
 }
 
-// remembered is a token that was verified. It is never changed, and has not the
-// token itself.
+// remembered is a token that was verified. It is never changed.
 type remembered struct {
-	sum    [sha256.Size]byte
+	token  secret.String
 	key    string // the id of the key that it was verified with
 	claims claims
 }
 
 // recall gives the claims of a token that was verified before, if they can
 // still be: the key is one that verifies, and the token is in date.
-func (m *Memory) recall(token string, keys *Keyring) (claims, bool) {
+func (m *Memory) recall(token secret.String, keys *Keyring) (claims, bool) {
 	if m == nil {
 		return claims{}, false
 	}
 	r := m.last.Load()
-	if r == nil {
-		return claims{}, false
-	}
-	sum := sha256.Sum256([]byte(token))
-	if subtle.ConstantTimeCompare(sum[:], r.sum[:]) != 1 || !time.Now().Before(r.claims.ExpiresAt.Time) {
+	if r == nil || !r.token.Equal(token) || !time.Now().Before(r.claims.ExpiresAt.Time) {
 		return claims{}, false
 	}
 	if _, err := keys.known(r.key); err != nil {
@@ -45,8 +40,8 @@ func (m *Memory) recall(token string, keys *Keyring) (claims, bool) {
 }
 
 // keep remembers a token that has just been verified.
-func (m *Memory) keep(token, key string, found claims) {
+func (m *Memory) keep(token secret.String, key string, found claims) {
 	if m != nil {
-		m.last.Store(&remembered{sum: sha256.Sum256([]byte(token)), key: key, claims: found})
+		m.last.Store(&remembered{token: token, key: key, claims: found})
 	}
 }

@@ -155,7 +155,7 @@ func (t *Tokens) verify(ctx context.Context, token secret.String, memory *Memory
 	if len(text) > maxToken {
 		return claims{}, reason.New(reason.TokenInvalid, "the access token is over %d bytes; log in again", maxToken)
 	}
-	if known, ok := memory.recall(text, t.keyring); ok {
+	if known, ok := memory.recall(token, t.keyring); ok {
 		return known, nil
 	}
 	var found claims
@@ -177,7 +177,7 @@ func (t *Tokens) verify(ctx context.Context, token secret.String, memory *Memory
 	case found.Subject == "" || found.ID == "" || found.TenantID == "" || found.AgentID == "" || found.thumbprint() == "":
 		return claims{}, errTokenInvalid()
 	}
-	memory.keep(text, id, found)
+	memory.keep(token, id, found)
 	return found, nil
 }
 

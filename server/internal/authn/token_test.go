@@ -248,7 +248,7 @@ func testMemory(t *testing.T) {
 	if again := must(tokens.verify(t.Context(), token, &memory)); again.ID != first.ID || again.Subject != first.Subject {
 		t.Errorf("remembered %+v, not %+v", again, first)
 	}
-	if _, ok := memory.recall(token.Reveal()+"x", keyring); ok {
+	if _, ok := memory.recall(secret.New(token.Reveal()+"x"), keyring); ok {
 		t.Error("another token was taken for the one that is remembered")
 	}
 	// All keys are replaced because one became known: what was verified with
@@ -256,7 +256,7 @@ func testMemory(t *testing.T) {
 	if err := keyring.Replace(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := memory.recall(token.Reveal(), keyring); ok {
+	if _, ok := memory.recall(token, keyring); ok {
 		t.Error("a token is remembered whose key is gone")
 	}
 	if _, err := tokens.verify(t.Context(), token, &memory); !reason.Is(err, reason.TokenInvalid) {
