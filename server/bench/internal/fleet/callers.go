@@ -57,7 +57,7 @@ func (f *Fleet) Call(ctx context.Context, callers, calls int) (Calls, error) {
 	}()
 	for i := range all {
 		as := f.agents[i].who()
-		c := &caller{request: request, metadata: as.metadata(), left: left, done: make(chan error, 2)}
+		c := &caller{request: request, metadata: append(as.metadata(), timeLimit), left: left, done: make(chan error, 2)}
 		all[i] = c
 		if c.conn, c.broker, err = f.agents[i].dial(ctx, as, false, c); err != nil {
 			return Calls{}, err
@@ -84,6 +84,9 @@ func (f *Fleet) Call(ctx context.Context, callers, calls int) (Calls, error) {
 	}
 	return Calls{Made: len(times), Took: time.Since(began), Spread: SpreadOf(times)}, nil
 }
+
+// timeLimit is what agents tell of how long they wait for a unary call.
+var timeLimit = light.Header{Name: "grpc-timeout", Value: "20S"}
 
 // next makes the next call if there is one to be made.
 func (c *caller) next() {
