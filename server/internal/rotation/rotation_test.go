@@ -186,7 +186,10 @@ func TestBlocked(t *testing.T) {
 	s.mu.Lock()
 	s.names = append(s.names, "0198c0de-0000-7000-8000-00000000dead")
 	s.mu.Unlock()
+	patience := r.desk.Patience
+	r.hurry()
 	blocked("a dead replica", rotation.Request{}, "0198c0de-0000-7000-8000-00000000dead")
+	r.desk.Patience = patience
 	if ids, active := s.aws.AccessKeys(userName); len(ids) != 2 || !active[0] || !active[1] {
 		t.Errorf("keys %v, active %v: the old one must work while a replica may use it", ids, active)
 	}
@@ -343,6 +346,7 @@ func TestNewKeyUnknownForAMoment(t *testing.T) {
 	s.mu.Lock()
 	s.names = append(s.names, "0198c0de-0000-7000-8000-00000000dead") // stops after the switch
 	s.mu.Unlock()
+	r.hurry()
 	if _, err := r.rotate(rotation.Request{}); err == nil {
 		t.Fatal("a replica was not waited for")
 	}

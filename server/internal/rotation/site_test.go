@@ -187,7 +187,7 @@ func (s *site) replica(configured devsts.User) *replica {
 			defer s.mu.Unlock()
 			return slices.Clone(s.names), nil
 		},
-		Claim: 300 * time.Millisecond, Interval: 2 * time.Millisecond, Patience: 400 * time.Millisecond, Settle: 5 * time.Millisecond,
+		Claim: 300 * time.Millisecond, Interval: 2 * time.Millisecond, Settle: 5 * time.Millisecond,
 	})
 	s.mu.Lock()
 	s.names = append(s.names, trail.Writer())
@@ -257,6 +257,10 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
+
+// hurry leaves the other replicas only a moment to switch: for those that never
+// do.
+func (r *replica) hurry() { r.desk.Patience = 100 * time.Millisecond }
 
 // used is the id of the key that the replica uses.
 func (r *replica) used() string {
