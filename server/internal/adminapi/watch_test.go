@@ -31,7 +31,7 @@ type watching struct {
 // first answer, which says that it has begun.
 func (c clients) watch(t *testing.T, r *stokerv1.WatchEventsRequest) (watching, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	w := watching{must(c.fleet.WatchEvents(ctx, r))(t), cancel}
 	first := must(w.Recv())(t)
