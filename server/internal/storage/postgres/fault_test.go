@@ -229,8 +229,8 @@ func testHungNetwork(t *testing.T, server *partner.Server) {
 func testFrozenReplicaLosesItsHold(t *testing.T, server *partner.Server) {
 	dsn := server.Database(t)
 	link := server.Link(t)
+	other := mustOpen(t, dsn, 0) // which makes the tables: that may take its time
 	frozen := mustOpen(t, link.DSN(t, dsn)+"&idle_in_transaction_session_timeout=300", 0)
-	other := mustOpen(t, dsn, 0)
 	defer mustClose(t, frozen)
 	defer mustClose(t, other)
 	err := tryBuild(t.Context(), frozen, func() {
