@@ -5,7 +5,6 @@ package main
 import (
 	"encoding/json"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/partner"
 	"github.com/stokerd/stoker/internal/polling"
 )
 
@@ -281,21 +281,10 @@ func TestCredentialProcess(t *testing.T) {
 	}
 }
 
-// freeAddress is a loopback address that was free just now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func TestRun(t *testing.T) {
 	w := newWorld(t)
 	shared := filepath.Join(w.dir, ".aws", "credentials")
-	listen := freeAddress(t)
+	listen := partner.FreeAddress(t)
 	args := []string{"run", "--grant", "photos", "--listen", listen, "--credentials-file", shared}
 	r := w.start(t, nil, args...)
 	url := strings.TrimPrefix(r.line(t, "FULL_URI"), "export AWS_CONTAINER_CREDENTIALS_FULL_URI=")
@@ -364,7 +353,7 @@ func TestRun(t *testing.T) {
 func TestRunSurvives(t *testing.T) {
 	w := newWorld(t)
 	w.broker.Stop()
-	r := w.start(t, nil, "run", "--listen", freeAddress(t), "--log-format", "json")
+	r := w.start(t, nil, "run", "--listen", partner.FreeAddress(t), "--log-format", "json")
 	url := strings.TrimPrefix(r.line(t, "FULL_URI"), "export AWS_CONTAINER_CREDENTIALS_FULL_URI=")
 	token, err := os.ReadFile(w.place("token"))
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stokerd/stoker/client"
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/internal/partner"
 	"github.com/stokerd/stoker/internal/polling"
 )
 
@@ -135,13 +136,13 @@ func TestEnrollRefusals(t *testing.T) {
 func TestRunRenews(t *testing.T) {
 	w, _, _ := joining(t)
 	files := client.Files{Certificate: w.files.Cert, Key: w.files.Key}
-	// A minute is left of an hour.
-	w.files.WriteCertificate(t, w.broker.AgentCertificate(clienttest.AgentID, time.Minute))
+	// Five minutes are left of an hour.
+	w.files.WriteCertificate(t, w.broker.AgentCertificate(clienttest.AgentID, 5*time.Minute))
 	before, err := client.ReadCertificate(files)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := w.start(t, nil, "run", "--no-renew", "--listen", freeAddress(t))
+	r := w.start(t, nil, "run", "--no-renew", "--listen", partner.FreeAddress(t))
 	if err := w.broker.Await(t.Context(), func(b *clienttest.Broker) bool { return len(b.Acknowledged()) == 1 }); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +151,7 @@ func TestRunRenews(t *testing.T) {
 		t.Errorf("told not to, it has %v, %v", now, err)
 	}
 
-	r = w.start(t, nil, "run", "--listen", freeAddress(t))
+	r = w.start(t, nil, "run", "--listen", partner.FreeAddress(t))
 	var now client.Certificate
 	polling.Until(t.Context(), t, "a renewed certificate in use", func() bool {
 		now, err = client.ReadCertificate(files)

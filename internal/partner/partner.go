@@ -1,6 +1,8 @@
 package partner
 
 import (
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,35 @@ func LookPath(t testing.TB, name, hint string, extraDirs ...string) string {
 	}
 	Missing(t, name, hint)
 	return ""
+}
+
+// Ports for programs that are told theirs: below those that systems give to
+// whoever names none, which are from 32768 on, so that no connection and no other
+// test's listener takes one before the program does, or while it is restarted.
+const lowestPort, highestPort = 20_000, 32_000
+
+// FreePort gives a port of 127.0.0.1 on which nobody listens.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := lowestPort + rand.N(highestPort-lowestPort)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	t.Fatal("of a hundred ports of 127.0.0.1 none is free")
+	return 0
+}
+
+// FreeAddress is 127.0.0.1 with a FreePort.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(FreePort(t)))
 }
 
 // required says whether a missing partner is a failure. A value of CI that is

@@ -2,6 +2,7 @@ package partner_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -98,5 +99,25 @@ func TestLookPath(t *testing.T) {
 	}
 	if r := record(t, func(tb testing.TB) { partner.LookPath(tb, "absent", "", "[") }); r.failed == "" {
 		t.Error("a bad pattern was not reported")
+	}
+}
+
+// Who names no port is given none of those that FreePort gives.
+func TestFreePort(t *testing.T) {
+	address := partner.FreeAddress(t)
+	taken, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anywhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []net.Listener{taken, anywhere} {
+		defer func() { _ = l.Close() }()
+	}
+	free := taken.Addr().(*net.TCPAddr).Port
+	if given := anywhere.Addr().(*net.TCPAddr).Port; runtime.GOOS == "linux" && free >= given {
+		t.Errorf("%d may be given to others, as %d was", free, given)
 	}
 }

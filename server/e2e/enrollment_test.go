@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,15 +16,6 @@ import (
 	"github.com/stokerd/stoker/server/internal/reason"
 )
 
-// freePort is an address on loopback that was free just now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, l.Close())
-	return l.Addr().String()
-}
-
 // enrolling is a provider and an agent's machine, as docs/enrollment.md has them.
 type enrolling struct {
 	*daemon
@@ -36,7 +26,7 @@ type enrolling struct {
 
 func newEnrolling(ctx context.Context, t *testing.T) *enrolling {
 	t.Helper()
-	e := &enrolling{daemon: newDaemon(t, ""), work: t.TempDir(), enrollment: freePort(t)}
+	e := &enrolling{daemon: newDaemon(t, ""), work: t.TempDir(), enrollment: partner.FreeAddress(t)}
 	e.agentDir, e.password = filepath.Join(e.work, "the agent's"), filepath.Join(e.work, "password")
 	password, _ := e.fleet(ctx, 0, time.Hour)
 	must(t, os.WriteFile(e.password, []byte(password), 0o600))
@@ -79,7 +69,7 @@ func (e *enrolling) shell(ctx context.Context, where, text string) *exec.Cmd {
 // The commands of docs/enrollment.md do what it says, with the real programs.
 func TestEnrollmentAsDocumented(t *testing.T) {
 	partner.LookPath(t, "openssl", "install OpenSSL 3")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	e := newEnrolling(ctx, t)
 	var own []string // the blocks about a PKI of one's own

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/stokerd/stoker/internal/partner"
 	"github.com/stokerd/stoker/internal/transcript"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/issuer/devsts"
@@ -55,11 +56,7 @@ func newDaemon(t *testing.T, storage string) *daemon {
 	sts, err := devsts.Start(devsts.Config{Users: []devsts.User{user}})
 	must(t, err)
 	t.Cleanup(func() { _ = sts.Close() })
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	addr := listener.Addr().String()
-	must(t, listener.Close())
-
+	addr := partner.FreeAddress(t)
 	d := &daemon{t: t, dir: t.TempDir(), addr: addr, sts: sts, user: user, roots: x509.NewCertPool(), log: &transcript.Transcript{}}
 	d.config = filepath.Join(d.dir, "stoker.yaml")
 	key := make([]byte, 32)

@@ -4,8 +4,6 @@ package minio
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -45,12 +43,12 @@ func Start(t testing.TB, buckets ...string) *Server {
 	binary := partner.LookPath(t, "minio", hint)
 	mc := partner.LookPath(t, "mc", hint)
 	dir := t.TempDir()
-	address := freeAddress(t)
+	address := partner.FreeAddress(t)
 	log, err := os.Create(filepath.Join(dir, "minio.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "server", "--quiet", "--address", address, "--console-address", freeAddress(t), filepath.Join(dir, "data"))
+	cmd := exec.Command(binary, "server", "--quiet", "--address", address, "--console-address", partner.FreeAddress(t), filepath.Join(dir, "data"))
 	cmd.Env = append(os.Environ(), "MINIO_ROOT_USER="+rootUser, "MINIO_ROOT_PASSWORD="+rootPassword, "MINIO_BROWSER=off", "MINIO_UPDATE=off")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
@@ -113,16 +111,4 @@ func (s *Server) wait(t testing.TB) {
 		case <-tick.C:
 		}
 	}
-}
-
-// freeAddress finds a loopback port. Another process could take it before the
-// server does; the server then fails to start and the test says so.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return fmt.Sprintf("127.0.0.1:%d", l.Addr().(*net.TCPAddr).Port)
 }

@@ -14,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func connect(t *testing.T, dsn string) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, dsn)
 	if err == nil {
@@ -42,7 +42,7 @@ func exec(t *testing.T, conn *pgx.Conn, limit time.Duration, statement string) e
 
 func mustExec(t *testing.T, conn *pgx.Conn, statement string) {
 	t.Helper()
-	if err := exec(t, conn, 10*time.Second, statement); err != nil {
+	if err := exec(t, conn, 30*time.Second, statement); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -55,7 +55,7 @@ func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s := &Server{
 		binary: partner.LookPath(t, "postgres", hint, programDirs...), settings: settings,
-		account: unprivileged(t), password: rand.Text(), port: freePort(t),
+		account: unprivileged(t), password: rand.Text(), port: partner.FreePort(t),
 	}
 	// Not t.TempDir, whose parents may be closed to the server's account.
 	dir, err := os.MkdirTemp("", "stoker-postgres-")
@@ -265,16 +265,4 @@ func (s *Server) Exec(t testing.TB, statement string, args ...any) {
 	if _, err := conn.Exec(ctx, statement, args...); err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
-}
-
-// freePort finds a loopback port. Another process could take it before the
-// server does; the server then does not start and the test says so.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
 }
