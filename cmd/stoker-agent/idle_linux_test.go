@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stokerd/stoker/client/clienttest"
+	"github.com/stokerd/stoker/cmd/stoker-agent/internal/agent"
 )
 
 // What an idle agent may take.
@@ -39,6 +40,14 @@ hook: {command: [/bin/true]}
 	}
 	r := w.startProgram(t, program, nil, "run", "--config", file)
 	r.line(t, "/v1/credentials/photos")
+	w.wait(t, "nothing is left to do", func(code int, r agent.Report) bool {
+		for _, u := range r.Users {
+			if len(u.Grants) != 1 || u.Grants[0].Hook == nil {
+				return false
+			}
+		}
+		return code == 0
+	})
 	for range 10 { // as tools do for a while
 		if out, err := exec.CommandContext(t.Context(), program, "status", "--socket", w.place("agent.sock")).CombinedOutput(); err != nil && !strings.Contains(string(out), "stoker-agent") {
 			t.Fatalf("status: %v\n%s", err, out)
