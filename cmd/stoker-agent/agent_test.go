@@ -39,7 +39,7 @@ func (w *world) statusOf(t *testing.T, args ...string) (int, agent.Report) {
 // wait asks for the status until it is as wanted.
 func (w *world) wait(t *testing.T, what string, done func(int, agent.Report) bool) agent.Report {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		code, r := w.statusOf(t)
 		if done(code, r) {

@@ -222,7 +222,7 @@ func begin(t *testing.T, command *exec.Cmd) *running {
 // line gives the next line that contains the text, and drops those before it.
 func (r *running) line(t *testing.T, contains string) string {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case line, more := <-r.lines:

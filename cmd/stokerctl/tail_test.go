@@ -41,7 +41,7 @@ func (l *lines) all() string {
 
 func (l *lines) wait(t *testing.T, fragment string) {
 	t.Helper()
-	limit := time.NewTimer(10 * time.Second)
+	limit := time.NewTimer(30 * time.Second)
 	defer limit.Stop()
 	for {
 		if strings.Contains(l.all(), fragment) {

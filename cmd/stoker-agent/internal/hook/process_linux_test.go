@@ -43,7 +43,7 @@ func TestProcessEndsWithItsChildren(t *testing.T) {
 	go func() {
 		ended <- runProcess(ctx, script(`(trap "" TERM; echo begun > "$OUT"; while :; do sleep 1; done) & wait`), []string{"OUT=" + pids, "PATH=" + os.Getenv("PATH")})
 	}()
-	for deadline := time.Now().Add(10 * time.Second); other == ""; {
+	for deadline := time.Now().Add(30 * time.Second); other == ""; {
 		text, err := os.ReadFile(pids)
 		if err == nil {
 			other = string(text)
@@ -61,7 +61,7 @@ func TestProcessEndsWithItsChildren(t *testing.T) {
 	}
 	for _, group := range before {
 		// What was killed lies about until init has reaped it.
-		for deadline := time.Now().Add(5 * time.Second); ; {
+		for deadline := time.Now().Add(30 * time.Second); ; {
 			err := syscall.Kill(-group, 0)
 			if errors.Is(err, syscall.ESRCH) || zombies(group) {
 				break
