@@ -45,7 +45,7 @@ func development(ctx context.Context, t *testing.T, args ...string) (dir, main, 
 func TestGrpcurlAsDocumented(t *testing.T) {
 	grpcurl := partner.LookPath(t, "grpcurl", partners)
 	partner.LookPath(t, "openssl", "install OpenSSL 3")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	dir, main, enrollment := development(ctx, t, "--lifetime", "15m")
 	readPage(t, "grpcurl.md").play(ctx, t, stage{
