@@ -68,7 +68,7 @@ func (s *service) await(what string, done func(int, standing) bool) standing {
 	s.t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		code, r := s.status()
 		if done(code, r) {
 			return r
@@ -97,7 +97,7 @@ func TestAgentOfTwoUsers(t *testing.T) {
 		write(login, b.User("acme", login), 0o600)
 		b.Grant(&stokerv1.Grant{
 			Tenant: "acme", Login: login, Name: grant, Location: "main", Prefix: "acme/" + grant + "/", Access: stokerv1.Access_ACCESS_BACKUP,
-		}, 10*time.Second)
+		}, 16*time.Second)
 	}
 	brokertest.WritePair(t, filepath.Join(dir, "agent"), b.Agent("acme", "nas"))
 	write("ca.pem", string(b.AuthorityPEM), 0o644)
@@ -142,10 +142,11 @@ hook: {command: [/bin/sh, -c, 'echo "$STOKER_GRANT $STOKER_EVENT $STOKER_REASON"
 		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"disabled"}},
 	})
 	must(t, err)
+	// Its credential goes first, then its stream.
 	r := s.await("the end of a user", func(code int, r standing) bool {
-		return code == 1 && r.Users[0].Grants[0].SecondsLeft == 0
+		return code == 1 && r.Users[0].Grants[0].SecondsLeft == 0 && r.Users[0].Error != nil
 	})
-	if u := r.Users[0]; u.Login != "audit@acme" || u.Error == nil || u.Error.Reason != "USER_DISABLED" || u.Grants[0].State != "revoked" {
+	if u := r.Users[0]; u.Login != "audit@acme" || u.Error.Reason != "USER_DISABLED" || u.Grants[0].State != "revoked" {
 		t.Errorf("the disabled user: %+v", u)
 	}
 	if u := r.Users[1]; !u.Connected || u.Error != nil || u.Grants[0].State != "good" || u.Grants[0].SecondsLeft == 0 {

@@ -17,7 +17,7 @@ const debianAWS = "/usr/bin/aws"
 func TestAWSCLIThroughTheAgent(t *testing.T) {
 	aws := partner.LookPath(t, debianAWS, "install Debian's awscli")
 	s := newSite(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	s.write(t, "file", []byte("from the AWS CLI"), 0o600)
 

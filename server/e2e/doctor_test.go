@@ -24,7 +24,7 @@ func (s *site) stokerctl(ctx context.Context, args ...string) *exec.Cmd {
 // the real bucket, and finds what is wrong there.
 func TestDoctor(t *testing.T) {
 	s := newSite(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	brokertest.WritePair(t, s.path("operator"), s.IssueOperator("root"))
 

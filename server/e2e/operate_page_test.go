@@ -161,7 +161,8 @@ func TestOperateAsDocumented(t *testing.T) {
 }
 
 func operateAsDocumented(t *testing.T, database, suffix string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	// An agent whose broker stops again and again comes back after up to a minute.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	o := newOperating(t, database)
 	o.do(ctx, t, "first")

@@ -61,7 +61,7 @@ func pythonAgent(ctx context.Context, t *testing.T, dir string) *exec.Cmd {
 // that was killed without an STS call or a login, and learns why its stream
 // ends.
 func TestPythonAgentAsDocumented(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	work := t.TempDir()
 	cmd := pythonAgent(ctx, t, work)

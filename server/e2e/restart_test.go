@@ -55,7 +55,7 @@ func (d *daemon) count(t *testing.T, events ...string) int {
 func TestRestartIsFree(t *testing.T) {
 	const agents = 50
 	d := newDaemon(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	password, certs := d.fleet(ctx, agents, time.Hour)
 	fleet := make([]*held, agents)

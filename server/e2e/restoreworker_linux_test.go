@@ -24,7 +24,7 @@ import (
 // under it: the first file that it writes is a pipe that nobody reads yet.
 func TestRestoreWorker(t *testing.T) {
 	s := newSite(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	store := s3.New(s3.Options{
 		Region: s.s3.Region, BaseEndpoint: aws.String(s.s3.Endpoint), UsePathStyle: true,

@@ -21,7 +21,7 @@ import (
 func TestRotateAccountKeyOnTwoReplicas(t *testing.T) {
 	db := postgres.Start(t)
 	a, b, password := replicated(t, db.Database(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	_, err := stokerv1.NewGrantServiceClient(a.Admin).UpdateGrant(ctx, &stokerv1.UpdateGrantRequest{
 		Grant:      &stokerv1.Grant{Tenant: "acme", Name: "nightly", Lifetime: durationpb.New(6 * time.Second)},

@@ -17,7 +17,7 @@ import (
 func TestMoveFromSQLiteToPostgreSQL(t *testing.T) {
 	database := postgres.Start(t).Database(t)
 	d := newDaemon(t, "")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	password, certs := d.fleet(ctx, 1, time.Hour)
 	agent := d.hold(t, certs[0], password)
