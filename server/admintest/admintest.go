@@ -224,7 +224,7 @@ func (b *Broker) serve(t testing.TB, o Options, log *slog.Logger) (stop func()) 
 	return func() {
 		close(stopping)
 		// Calls that last end by themselves now, if their callers read.
-		limit := time.AfterFunc(time.Second, server.Stop)
+		limit := time.AfterFunc(10*time.Second, server.Stop)
 		defer limit.Stop()
 		server.GracefulStop()
 		// A server that was stopped before it came to serve says so.
