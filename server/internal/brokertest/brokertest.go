@@ -143,7 +143,13 @@ func (b *Broker) issue(kind, name string) tls.Certificate {
 	bundle, err := server.IssueCertificate(context.Background(), b.Config, kind, name, 24*time.Hour)
 	check(b.t, err)
 	b.AuthorityPEM = bundle.Authority
-	b.Roots.AppendCertsFromPEM(bundle.Authority)
+	// Another pool than the one that connections read: after a restart the
+	// authority may be a new one.
+	roots := b.Roots.Clone()
+	if !roots.AppendCertsFromPEM(bundle.Authority) {
+		b.t.Fatal("the authority's PEM has no certificate")
+	}
+	b.Roots = roots
 	pair, err := tls.X509KeyPair(bundle.Certificate, bundle.Key)
 	check(b.t, err)
 	return pair
