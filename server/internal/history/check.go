@@ -125,8 +125,11 @@ func (c *checker) streams() {
 }
 
 // reasons lists what a stream may be told at its end: more than one thing may
-// have cut it off at that time.
+// have cut it off at that time, and its certificate may have ended.
 func (c *checker) reasons(s Stream) (all []string) {
+	if !s.CertificateEnd.IsZero() && !s.Ended.Before(s.CertificateEnd) {
+		all = append(all, "CERTIFICATE_EXPIRED")
+	}
 	for _, cut := range c.Cuts {
 		if cut.Ends && cut.covers(s.Party) {
 			all = append(all, cut.Reasons...)

@@ -53,6 +53,9 @@ type Stream struct {
 	// Asked is when the agent opened it, Welcomed when the broker had answered
 	// (zero: it never did), Ended when it was over.
 	Asked, Welcomed, Ended time.Time
+	// CertificateEnd is that of the certificate that it was opened with; zero:
+	// not within the history.
+	CertificateEnd time.Time
 	// Reason is why: one of the API's, or another word.
 	Reason string
 	// Left says that the agent itself, or a stop of the broker, ended it.

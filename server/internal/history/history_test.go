@@ -108,6 +108,9 @@ func TestForgedHistories(t *testing.T) {
 		"a stream that never ends":             {func(h *history.History) { h.Streams[0].Ended = time.Time{} }, history.StreamAfterCut},
 		"a stream told something else":         {func(h *history.History) { h.Streams[0].Reason = "INTERNAL" }, history.StreamAfterCut},
 		"a stream told nothing":                {func(h *history.History) { h.Streams[0].Reason = "" }, history.StreamAfterCut},
+		"a stream told of an end to come": {func(h *history.History) {
+			h.Streams[0].CertificateEnd, h.Streams[0].Reason = at(10.3), "CERTIFICATE_EXPIRED"
+		}, history.StreamAfterCut},
 		"a stream opened after the cut": {func(h *history.History) {
 			h.Streams[1].Asked, h.Streams[1].Welcomed = at(12), at(12.1)
 		}, history.StreamAfterCut},
@@ -187,6 +190,9 @@ func TestAllowedHistories(t *testing.T) {
 		},
 		"cut off twice, told the first reason": func(h *history.History) {
 			h.Cuts = append(h.Cuts, history.Cut{Party: history.Party{Tenant: "acme"}, Acknowledged: at(10.1), Lifted: at(19), Ends: true, Reasons: []string{"TENANT_DISABLED"}})
+		},
+		"its certificate ended at the same time": func(h *history.History) {
+			h.Streams[0].CertificateEnd, h.Streams[0].Reason = at(10.1), "CERTIFICATE_EXPIRED"
 		},
 		"a login with the new password": func(h *history.History) {
 			h.Cuts = []history.Cut{{Party: history.Party{Tenant: "acme", User: "ann", Password: 2}, Acknowledged: at(10), Ends: true, Reasons: []string{"USER_DISABLED"}}}
