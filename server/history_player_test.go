@@ -196,7 +196,7 @@ func (p *player) stream(ctx context.Context) {
 	defer cancel()
 	p.w.mu.Lock()
 	p.w.streams++
-	s := history.Stream{Party: p.party(), ID: p.w.streams, Asked: time.Now()}
+	s := history.Stream{Party: p.party(), ID: p.w.streams, Asked: time.Now(), CertificateEnd: p.end}
 	p.w.mu.Unlock()
 	if p.session != "" && p.chance(0.15) {
 		after := time.Duration(p.draw.IntN(1500)) * time.Millisecond
@@ -279,7 +279,10 @@ func (p *player) endSession(ctx context.Context, after time.Duration) (done chan
 		case <-ctx.Done():
 			return
 		}
-		if _, err := sessions.DeleteSession(ctx, &stokerv1.DeleteSessionRequest{}); err == nil {
+		// The stream that it ends does not take it back.
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if _, err := sessions.DeleteSession(limited, &stokerv1.DeleteSessionRequest{}); err == nil {
 			cut.Acknowledged = time.Now()
 			p.w.note(func(h *history.History) { h.Cuts = append(h.Cuts, cut) })
 		}
@@ -303,7 +306,7 @@ func newCalm(w *world, t *testing.T) *calm {
 	w.b.Tenant(c.name)
 	c.users = []person{{"user", w.b.User(c.name, "user"), 1}}
 	w.b.Agent(c.name, "agent")
-	w.b.Grant(&stokerv1.Grant{Tenant: c.name, Name: grantName(0), Location: "main", Prefix: "calm/", Access: stokerv1.Access_ACCESS_BACKUP}, 10*time.Second)
+	w.b.Grant(&stokerv1.Grant{Tenant: c.name, Name: grantName(0), Location: "main", Prefix: "calm/", Access: stokerv1.Access_ACCESS_BACKUP}, 15*time.Second)
 	ctx, leave := context.WithCancel(t.Context())
 	return &calm{player: newPlayer(w, c, "agent", 0), ctx: ctx, leave: leave}
 }
