@@ -102,7 +102,7 @@ func TestCertificateEndsDuringTheStream(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	b := site(t, brokertest.Options{})
 	acme := join(t, b, "acme", 3*time.Second)
-	cert := b.SignAgent("acme", "laptop", 20*time.Second)
+	cert := b.SignAgent("acme", "laptop", 15*time.Second)
 	end := brokertest.Leaf(cert).NotAfter
 	short := acme.with(b, cert)
 	s := subscribe(t, short)
@@ -135,9 +135,10 @@ func TestCertificateEndsDuringTheStream(t *testing.T) {
 
 // A session's end ends the stream, as the certificate's does.
 func TestSessionEndsDuringTheStream(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	b := site(t, brokertest.Options{})
 	acme := join(t, b, "acme", time.Hour).session(t)
-	end := time.Now().Add(2 * time.Second).Truncate(time.Second)
+	end := time.Now().Add(10 * time.Second).Truncate(time.Second)
 	acme.token = edited(t, b, acme.token, func(c jwt.MapClaims) { c["exp"] = end.Unix() })
 	s := subscribe(t, acme)
 	s.credential()

@@ -26,7 +26,8 @@ func restorer(b *brokertest.Broker, t *testing.T) stoker.Config {
 // A long restore never sees a credential that has ended: not over renewals, and
 // not over a restart of the broker, which costs no call to STS.
 func TestServiceEmbedsTheClient(t *testing.T) {
-	b, _ := acme(t, brokertest.Options{Configure: withServices}, 3*time.Second)
+	t.Parallel() // it waits most of the time
+	b, _ := acme(t, brokertest.Options{Configure: withServices}, 6*time.Second)
 	source, err := stoker.New(t.Context(), restorer(b, t))
 	wantOK(t, err)
 	defer func() { _ = source.Close() }()

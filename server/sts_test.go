@@ -121,8 +121,9 @@ func TestHangingSTS(t *testing.T) {
 
 // While STS is away the last good credential is kept, and its end is told.
 func TestLastGoodIsKeptWhileSTSIsAway(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	b := site(t, brokertest.Options{})
-	acme := join(t, b, "acme", 4*time.Second)
+	acme := join(t, b, "acme", 12*time.Second)
 	s := subscribe(t, acme)
 	first := s.credential()
 	inject(t, b, devsts.Fault{Kind: devsts.Unavailable})
