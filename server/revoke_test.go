@@ -309,7 +309,7 @@ func TestARevocationRunsItsCourse(t *testing.T) {
 	a := join(t, d.Broker, "acme", 3*time.Second)
 	s := subscribe(t, a)
 	s.credential()
-	wantOK(t, d.STS.Inject(devsts.Fault{Kind: devsts.Deny, Action: "PutUserPolicy", Count: 1}))
+	wantOK(t, d.STS.Inject(devsts.Fault{Kind: devsts.Deny, Action: "PutUserPolicy"}))
 	answer, _ := d.revoke(t, &stokerv1.RevokeRequest{Target: &stokerv1.RevokeRequest_Tenant{Tenant: "acme"}})
 	id := answer.GetRevocations()[0].GetId()
 	if got := answer.GetRevocations()[0].GetState(); got != stokerv1.RevocationState_REVOCATION_STATE_PENDING {
@@ -319,6 +319,7 @@ func TestARevocationRunsItsCourse(t *testing.T) {
 	if !strings.Contains(failed.GetProblem(), "not authorized to perform: iam:PutUserPolicy") {
 		t.Errorf("the problem is %q", failed.GetProblem())
 	}
+	d.STS.ClearFaults()
 	if applied := d.becomes(t, id, stokerv1.RevocationState_REVOCATION_STATE_APPLIED); applied.GetProblem() != "" {
 		t.Errorf("the problem is still %q", applied.GetProblem())
 	}
