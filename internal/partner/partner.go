@@ -46,9 +46,9 @@ func LookPath(t testing.TB, name, hint string, extraDirs ...string) string {
 	return ""
 }
 
-// Ports for programs that are told theirs: below those that systems give to
-// whoever names none, which are from 32768 on, so that no connection and no other
-// test's listener takes one before the program does, or while it is restarted.
+// Ports for programs that are told theirs: below those that Linux, unless set up
+// otherwise, gives to whoever names none. So no connection and no other test's
+// listener takes one before the program does, or while it is restarted.
 const lowestPort, highestPort = 20_000, 32_000
 
 // FreePort gives a port of 127.0.0.1 on which nobody listens.
