@@ -270,8 +270,9 @@ func (b *bench) gather(to *process.Process) (*fleet.Fleet, error) {
 	return f, err
 }
 
-// stopLimit bounds the end of a child or a fleet.
-const stopLimit = 30 * time.Second
+// stopLimit bounds the end of a child or a fleet, far above a broker's drain
+// window.
+const stopLimit = 2 * time.Minute
 
 // stop ends a child; its streams are gone by then, or it takes its drain window.
 func stop(p *process.Process) error {

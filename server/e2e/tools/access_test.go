@@ -135,7 +135,7 @@ func TestAccessLevels(t *testing.T) {
 // climb runs a tool's steps.
 func (y *yard) climb(t *testing.T, a *agent, k tool, steps []step) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	c := &cell{tool: k, way: byEndpoint, yard: y, name: k.slug, path: k.program(t), agent: a, home: y.path("homes", k.slug)}
 	must(t, os.MkdirAll(filepath.Join(c.home, "data"), 0o700))

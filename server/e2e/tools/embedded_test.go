@@ -17,8 +17,7 @@ import (
 // beside it.
 func TestEmbedded(t *testing.T) {
 	t.Parallel()
-	y := newYard(t, shortest)
-	y.lifetime = y.unhurried()
+	y := newYard(t, time.Minute)
 	y.grant(t, "embedded", "backup@acme", accessBackup)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()

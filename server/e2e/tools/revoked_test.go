@@ -29,7 +29,7 @@ const (
 func TestRevoked(t *testing.T) {
 	t.Parallel()
 	y := newYard(t, 15*time.Minute)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	c := y.hire(ctx, t, everyTool())
 	c.work(ctx, t, "its first requests", worked(nil, 2))

@@ -163,7 +163,7 @@ func (y *yard) run(t *testing.T, grants ...string) *agent {
 		t.Fatal("stoker-agent named no endpoint")
 	}
 	// All of them are there once the file has a profile for each.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	polling.Until(ctx, t, "the agent's credentials", func() bool {
 		text, _ := os.ReadFile(a.file)
