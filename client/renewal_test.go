@@ -295,12 +295,12 @@ func TestRenewalRefused(t *testing.T) {
 	const life = 8 * time.Hour
 	for name, c := range map[string]struct {
 		problem     *client.Error
-		least, most int // in two hours
+		least, most int // in two hours, at whose end as little as a quarter of an hour may be left
 	}{
-		"transient":             {&client.Error{Reason: client.ReasonStorageUnavailable, Message: "down"}, 6, 30},
-		"permanent":             {&client.Error{Reason: client.ReasonAgentDisabled, Message: "ask the provider"}, 6, 30},
+		"transient":             {&client.Error{Reason: client.ReasonStorageUnavailable, Message: "down"}, 6, 60},
+		"permanent":             {&client.Error{Reason: client.ReasonAgentDisabled, Message: "ask the provider"}, 6, 60},
 		"told when to come":     {&client.Error{Reason: client.ReasonRateLimited, Message: "wait", RetryAfter: 50 * time.Minute}, 2, 5},
-		"nothing of the broker": {&client.Error{Message: "no such service"}, 6, 30},
+		"nothing of the broker": {&client.Error{Message: "no such service"}, 6, 60},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
