@@ -190,7 +190,7 @@ func (b *Broker) Start() {
 // knows, it keeps.
 func (b *Broker) Stop() {
 	b.mu.Lock()
-	server := b.server
+	server, desk := b.server, b.desk.server
 	b.server = nil
 	b.mu.Unlock()
 	if server == nil {
@@ -198,8 +198,8 @@ func (b *Broker) Stop() {
 	}
 	b.gate.lift()
 	server.Stop()
-	if b.desk.server != nil {
-		b.desk.server.Stop()
+	if desk != nil {
+		desk.Stop()
 	}
 	b.serving.Wait()
 }

@@ -64,7 +64,7 @@ func TestOverTCP(t *testing.T) {
 	if err := source.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := broker.Await(ctx, func(b *clienttest.Broker) bool { return len(b.Acknowledged()) == 1 }); err != nil {
 		t.Error(err)

@@ -44,9 +44,9 @@ func TestUntil(t *testing.T) {
 		said               string
 	}{
 		"so from the beginning":     {},
-		"within its patience":       {comes: 19 * time.Second, took: 19 * time.Second},
-		"never":                     {comes: time.Hour, took: 20 * time.Second, said: "waited in vain for it"},
-		"within a longer deadline":  {limit: time.Minute, comes: 50 * time.Second, took: 50 * time.Second},
+		"within its patience":       {comes: 59 * time.Second, took: 59 * time.Second},
+		"never":                     {comes: time.Hour, took: time.Minute, said: "waited in vain for it"},
+		"within a longer deadline":  {limit: 2 * time.Minute, comes: 90 * time.Second, took: 90 * time.Second},
 		"not in a shorter deadline": {limit: time.Second, comes: 2 * time.Second, took: time.Second, said: "waited in vain for it"},
 	} {
 		t.Run(name, func(t *testing.T) {
