@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/stokerd/stoker/internal/polling"
 	stokerv1 "github.com/stokerd/stoker/proto/stoker/v1"
 	"github.com/stokerd/stoker/server/internal/brokertest"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -84,25 +86,36 @@ func refusals(t *testing.T, b *brokertest.Broker, login string) []*stokerv1.Audi
 
 // Guessing is slowed down for the certificate that guesses, and for no other.
 func TestGuessingIsDelayedForTheGuesserAlone(t *testing.T) {
+	t.Parallel() // it waits much of the time
 	b := site(t, brokertest.Options{})
 	acme := join(t, b, "acme", time.Hour)
 	guesser := acme.with(b, b.Agent("acme", "stolen"))
-	delayed := false
-	for range 10 {
+	checked := 0
+	// The delays grow: a later one does not end before what follows is asked.
+	polling.Until(t.Context(), t, "a delay of seconds", func() bool {
 		err := guesser.whoami(brokertest.Basic(t.Context(), "backup@acme", "a guess at the password"))
 		if reasonOf(err) == string(reason.LoginDelayed) {
-			wantReason(t, err, reason.LoginDelayed)
-			delayed = true
-			break
+			return told(wantReason(t, err, reason.LoginDelayed)) > 3*time.Second
 		}
 		wantReason(t, err, reason.LoginRejected)
-	}
-	if !delayed {
-		t.Error("ten guesses were not delayed")
-	}
+		if checked++; checked > 10 {
+			t.Fatal("ten guesses were not delayed by seconds")
+		}
+		return false
+	})
 	// The right password does not help the guesser now, and works elsewhere.
 	wantReason(t, guesser.whoami(guesser.ctx(t)), reason.LoginDelayed)
 	acme.works(t)
+}
+
+// told is how long an answer tells to wait.
+func told(st *status.Status) time.Duration {
+	for _, d := range st.Details() {
+		if wait, ok := d.(*errdetails.RetryInfo); ok {
+			return wait.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
 }
 
 func TestMalformedLogins(t *testing.T) {
