@@ -4,7 +4,7 @@ package minio
 
 import (
 	"context"
-	"net/http"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,9 +68,10 @@ func Start(t testing.TB, buckets ...string) *Server {
 		AccessKey: "broker-key", SecretKey: "broker-secret-of-minio",
 		mc: mc, config: filepath.Join(dir, "mc"),
 	}
-	s.wait(t)
-	s.Admin(t, "alias", "set", "root", s.Endpoint, rootUser, rootPassword)
-	s.Admin(t, "admin", "user", "add", "root", s.AccessKey, s.SecretKey)
+	// A server that answers is not ready for all that it is asked: its users come
+	// last.
+	s.until(t, "alias", "set", "root", s.Endpoint, rootUser, rootPassword)
+	s.until(t, "admin", "user", "add", "root", s.AccessKey, s.SecretKey)
 	s.Admin(t, "admin", "policy", "attach", "root", "readwrite", "--user", s.AccessKey)
 	for _, b := range buckets {
 		s.Admin(t, "mb", "root/"+b)
@@ -81,33 +82,36 @@ func Start(t testing.TB, buckets ...string) *Server {
 // Admin runs mc with the root's rights (alias "root") and gives its output.
 func (s *Server) Admin(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(s.mc, append([]string{"--config-dir", s.config, "--json"}, args...)...).CombinedOutput()
+	out, err := s.run(t.Context(), args...)
 	if err != nil {
-		t.Fatalf("mc %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Fatal(err)
 	}
-	return string(out)
+	return out
 }
 
-func (s *Server) wait(t testing.TB) {
+func (s *Server) run(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, s.mc, append([]string{"--config-dir", s.config, "--json"}, args...)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("mc %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}
+
+// until runs mc until it succeeds, for a minute.
+func (s *Server) until(t testing.TB, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/minio/health/ready", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
+		_, err := s.run(ctx, args...)
+		if err == nil {
+			return
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatal("minio is not ready after a minute")
+			t.Fatalf("minio is not ready after a minute: %v", err)
 		case <-tick.C:
 		}
 	}
