@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -43,6 +44,12 @@ type Config struct {
 type Tracing struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
+
+	// mu is held while a failure to export is logged, which nothing is once
+	// closed is set.
+	mu     sync.Mutex
+	closed bool
+	log    *slog.Logger
 }
 
 // Open begins tracing. It does not wait for the collector: what cannot be sent
@@ -62,8 +69,9 @@ func Open(ctx context.Context, c Config) (*Tracing, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("tracing: %w", err), exporter.Shutdown(ctx))
 	}
+	t := &Tracing{log: c.Log}
 	// The library has one place for what it cannot tell anybody.
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { c.Log.Warn("spans not exported", "error", err) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(t.failed))
 	ratio := sdktrace.TraceIDRatioBased(c.Sample)
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithResource(about),
@@ -73,19 +81,34 @@ func Open(ctx context.Context, c Config) (*Tracing, error) {
 		sdktrace.WithSampler(sdktrace.ParentBased(ratio,
 			sdktrace.WithRemoteParentSampled(ratio), sdktrace.WithRemoteParentNotSampled(ratio))),
 	)
-	return &Tracing{provider: provider, tracer: provider.Tracer(scope)}, nil
+	t.provider, t.tracer = provider, provider.Tracer(scope)
+	return t, nil
+}
+
+// failed logs a failure to export.
+func (t *Tracing) failed(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.log.Warn("spans not exported", "error", err)
+	}
 }
 
 // Provider makes tracers for what else is to be traced. Not to be called where
 // tracing is off.
 func (t *Tracing) Provider() trace.TracerProvider { return t.provider }
 
-// Close sends what is left, as long as ctx lasts.
+// Close sends what is left, as long as ctx lasts. Once it has returned nothing
+// is logged: an export that ctx did not wait for goes on for a while.
 func (t *Tracing) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	if err := t.provider.Shutdown(ctx); err != nil {
+	err := t.provider.Shutdown(ctx)
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("closing tracing: %w", err)
 	}
 	return nil

@@ -6,12 +6,15 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/stokerd/stoker/internal/transcript"
 	"github.com/stokerd/stoker/server/internal/issuer"
 	"github.com/stokerd/stoker/server/internal/lease"
 	"github.com/stokerd/stoker/server/internal/reason"
@@ -150,6 +153,43 @@ func TestUntracedAppendsMakeNoSpans(t *testing.T) {
 	if spans := flush(); len(spans) > 0 {
 		t.Errorf("%d spans", len(spans))
 	}
+}
+
+// late is an exporter that fails once it may, and tells when all is over.
+type late struct{ fail, over chan struct{} }
+
+func (l late) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) error {
+	<-l.fail
+	return errors.New("too late")
+}
+
+func (l late) Shutdown(context.Context) error {
+	close(l.over)
+	return nil
+}
+
+// What an export that nobody waits for any more fails with is nobody's news:
+// the log may be gone.
+func TestNothingIsLoggedAfterTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, exporter := &transcript.Transcript{}, late{make(chan struct{}), make(chan struct{})}
+		tracing, err := Open(t.Context(), Config{Sample: 1, Log: slog.New(slog.NewTextHandler(log, nil)), Exporter: exporter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, span := tracing.Provider().Tracer("test").Start(t.Context(), "span")
+		span.End()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := tracing.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close = %v", err)
+		}
+		close(exporter.fail)
+		<-exporter.over
+		if said := log.String(); said != "" {
+			t.Errorf("after the end it said %s", said)
+		}
+	})
 }
 
 // Whether a trace is kept is decided here, whatever its caller decided.
