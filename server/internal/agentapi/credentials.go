@@ -228,41 +228,40 @@ func same(a, b lease.Credential) bool { return a.ID == b.ID }
 
 // gather asks for one credential of each grant.
 func (s *CredentialService) gather(ctx context.Context, p authn.Principal, grants []storage.Grant, minLife time.Duration) ([]lease.Credential, error) {
-	got := make([]lease.Credential, len(grants))
 	holder := stream.HolderOf(p)
-	one := func(ctx context.Context, i int) error {
-		c, err := s.cfg.Leases.Credential(ctx, holder, grants[i].ID, minLife)
-		got[i] = c
-		return naming(grants[i].Name, err)
-	}
+	got := make([]lease.Credential, len(grants))
 	if len(grants) == 1 {
 		// The usual call, without more goroutines.
-		if err := one(ctx, 0); err != nil {
-			return nil, err
-		}
-		return got, nil
+		return got, s.get(ctx, holder, &grants[0], minLife, &got[0])
 	}
+	return got, s.getAll(ctx, holder, grants, minLife, got)
+}
+
+// getAll gets those of several grants, some at once.
+func (s *CredentialService) getAll(ctx context.Context, h lease.Holder, grants []storage.Grant, minLife time.Duration, got []lease.Credential) error {
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(fetchers)
 	for i := range grants {
-		all.Go(func() error { return one(ctx, i) })
+		all.Go(func() error { return s.get(ctx, h, &grants[i], minLife, &got[i]) })
 	}
-	if err := all.Wait(); err != nil {
-		return nil, err
-	}
-	return got, nil
+	return all.Wait()
+}
+
+func (s *CredentialService) get(ctx context.Context, h lease.Holder, g *storage.Grant, minLife time.Duration, got *lease.Credential) (err error) {
+	*got, err = s.cfg.Leases.Credential(ctx, h, g.ID, minLife)
+	return naming(g.Name, err)
 }
 
 // naming adds the grant's name to what the caller is told.
 func naming(grant string, err error) error {
+	if err == nil {
+		return nil
+	}
 	var known *reason.Error
 	if errors.As(err, &known) {
 		return known.With("grant", grant)
 	}
-	if err != nil {
-		return fmt.Errorf("grant %s: %w", grant, err)
-	}
-	return nil
+	return fmt.Errorf("grant %s: %w", grant, err)
 }
 
 // ListGrants implements the call.
