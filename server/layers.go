@@ -219,7 +219,7 @@ func identify(ctx context.Context, c *call) (context.Context, error) {
 		return nil, err
 	}
 	c.id = id.String()
-	return apierr.WithRequestID(ctx, c.id), grpc.SetHeader(ctx, metadata.Pairs(requestIDHeader, c.id))
+	return apierr.WithRequestID(ctx, c.id), grpc.SetHeader(ctx, metadata.MD{requestIDHeader: {c.id}})
 }
 
 // explained turns a handler's error into a status, and logs what the caller
