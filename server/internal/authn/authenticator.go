@@ -462,7 +462,7 @@ func (a *Authenticator) Introspect(ctx context.Context, token secret.String) (Pr
 	p := Principal{
 		Peer: Peer{Kind: Agent, Certificate: Certificate{
 			Serial:     found.Certificate.Serial,
-			Thumbprint: found.thumbprint(),
+			Thumbprint: found.thumbprint,
 			NotBefore:  found.Certificate.begin(),
 			NotAfter:   time.Unix(found.Certificate.NotAfter, 0),
 			Vouchers:   found.Certificate.Vouchers,

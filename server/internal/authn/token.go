@@ -35,6 +35,10 @@ type claims struct {
 	// Certificate repeats what Introspect must know of a certificate that it
 	// does not see.
 	Certificate boundCertificate `json:"crt"`
+
+	// thumbprint is the confirmation's, in hexadecimal as everywhere else; verify
+	// sets it.
+	thumbprint string
 }
 
 // confirmation binds the token to a certificate (RFC 8705, section 3.1).
@@ -174,17 +178,18 @@ func (t *Tokens) verify(ctx context.Context, token secret.String, memory *Memory
 		return claims{}, errTokenExpired()
 	case err != nil:
 		return claims{}, errTokenInvalid().Because(err)
-	case found.Subject == "" || found.ID == "" || found.TenantID == "" || found.AgentID == "" || found.thumbprint() == "":
+	}
+	found.thumbprint = found.Confirmation.hexadecimal()
+	if found.Subject == "" || found.ID == "" || found.TenantID == "" || found.AgentID == "" || found.thumbprint == "" {
 		return claims{}, errTokenInvalid()
 	}
 	memory.keep(token, id, found)
 	return found, nil
 }
 
-// thumbprint gives the bound certificate's thumbprint in hexadecimal, "" where
-// it is malformed.
-func (c claims) thumbprint() string {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(c.Confirmation.Thumbprint)
+// hexadecimal gives the bound certificate's thumbprint, "" where it is malformed.
+func (c confirmation) hexadecimal() string {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(c.Thumbprint)
 	if err != nil || len(raw) != 32 {
 		return ""
 	}
@@ -193,7 +198,7 @@ func (c claims) thumbprint() string {
 
 // boundTo says, in constant time, whether the token belongs to a certificate.
 func (c claims) boundTo(thumbprint string) bool {
-	return subtle.ConstantTimeCompare([]byte(c.thumbprint()), []byte(thumbprint)) == 1
+	return subtle.ConstantTimeCompare([]byte(c.thumbprint), []byte(thumbprint)) == 1
 }
 
 func errTokenInvalid() *reason.Error {
