@@ -280,6 +280,7 @@ func serve(t *testing.T, options ...grpc.ServerOption) *broker {
 		t.Fatal(err)
 	}
 	server := grpc.NewServer(append(options,
+		grpc.WaitForHandlers(true), // they log to the test
 		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			ctx := authenticate(ss.Context())
 			return apierr.Error(ctx, next(srv, authenticated{ss, ctx}))
