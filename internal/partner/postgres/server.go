@@ -55,7 +55,7 @@ func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s := &Server{
 		binary: partner.LookPath(t, "postgres", hint, programDirs...), settings: settings,
-		account: unprivileged(t), password: rand.Text(), port: partner.FreePort(t),
+		account: unprivileged(t), password: rand.Text(),
 	}
 	// Not t.TempDir, whose parents may be closed to the server's account.
 	dir, err := os.MkdirTemp("", "stoker-postgres-")
@@ -75,6 +75,7 @@ func Start(t testing.TB, settings ...string) *Server {
 		}
 	})
 	s.initialize(t)
+	s.port = partner.FreePort(t) // last: to initialize takes a while
 	s.Restart(t)
 	return s
 }
